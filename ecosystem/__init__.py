@@ -22,7 +22,7 @@ __all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "b
 _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Frontier": "ecosystem.studies.spec.frontier",
-    "Run": "ecosystem.runs.run",
+    "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
     "World": "ecosystem.simulation.world",
@@ -35,7 +35,7 @@ _HOME = {
 if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.errors import EcosystemError
-    from ecosystem.runs.run import Run
+    from ecosystem.notebook.run import Run
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
     from ecosystem.studies.frontier import frontier

@@ -22,6 +22,7 @@ from ecosystem.errors import DataError, EcosystemError, each_line, path_argument
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.notebook.run import Run
 from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
@@ -33,7 +34,7 @@ from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress, said_if_stopped
 from ecosystem.runs.remote.places import local_folder, urls_in_errors
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run as StoredRun
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 
@@ -88,7 +89,7 @@ def run(
 
 
 def branch(
-    parent: Run | str | Path,
+    parent: StoredRun | str | Path,
     step: int | str | date | None = None,
     values: Mapping[str, Any] | None = None,
     out: str | Path = "outputs",
@@ -111,7 +112,7 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
-    parent = parent if isinstance(parent, Run) else Run.open(path_of(parent, "Run", "folder"))
+    parent = parent if isinstance(parent, StoredRun) else Run.open(path_of(parent, "Run", "folder"))
     steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     progress = RunProgress(quiet=quiet)

@@ -7,7 +7,7 @@ import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -54,7 +54,7 @@ class Run:
         return self._store
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path) -> Self:
         """Open a run folder; raise StoreError if it is not a run folder or no step is committed."""
         folder = path_of(path, "Run", "folder")
         if not (folder / "scenario.toml").is_file():

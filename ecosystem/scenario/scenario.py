@@ -19,6 +19,7 @@ from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, HOMELESS, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
 from ecosystem.scenario.presets import read_toml, require_kind, with_preset
+from ecosystem.scenario.summary import line, scenario_card
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
@@ -35,6 +36,12 @@ RESERVED_NAMES = {
 
 class Scenario(ScenarioTables):
     """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
+
+    def __repr__(self) -> str:
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        return scenario_card(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:

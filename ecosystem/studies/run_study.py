@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import polars as pl
 
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
@@ -26,50 +24,15 @@ from ecosystem.runs.remote.places import last_step, open_run, place_of, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.question import Question
 from ecosystem.studies.spec.study import Cell, Study
+from ecosystem.studies.study_result import StudyResult
 
 _PARALLEL_REQUESTS = 16
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """The result of a study: its tables, its folder, its report and its duration."""
-
-    results: Results
-    folder: Path
-    report: Path
-    seconds: float
-    run_seconds: float  # sum over all runs
-
-    @property
-    def study(self) -> Study:
-        """The study itself."""
-        return self.results.study
-
-    @property
-    def effects(self) -> pl.DataFrame:
-        """The effects of all arms (columns: the fields of :class:`analysis.Row`)."""
-        return analysis.effect_table(analysis.compare_arms(self.results))
-
-    def summary(self) -> dict[str, Any]:
-        """Return a machine-readable summary."""
-        failed = self.results.runs.filter(self.results.runs["error"].is_not_null())
-        return {
-            "study": str(self.folder),
-            "report": str(self.report),
-            "runs": self.results.runs.height,
-            "failed": failed.select("arm", "world", "seed", "error").to_dicts(),
-            "untrained": self.results.training.filter(pl.col("never") + pl.col("stopped") > 0).to_dicts(),
-            "profile": self.results.profile.to_dicts(),
-            "seconds": round(self.seconds, 1),
-            "seconds_of_runs": round(self.run_seconds, 1),
-        }
 
 
 def study(
