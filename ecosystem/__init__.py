@@ -17,17 +17,34 @@ import typing
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "branch", "frontier", "run", "study"]
+__all__ = [
+    "EcosystemError",
+    "Frontier",
+    "FrontierResult",
+    "Run",
+    "Scenario",
+    "Study",
+    "StudyResult",
+    "World",
+    "branch",
+    "frontier",
+    "load_plugin",
+    "run",
+    "study",
+]
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Frontier": "ecosystem.studies.spec.frontier",
+    "FrontierResult": "ecosystem.studies.frontier",
     "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
+    "StudyResult": "ecosystem.studies.study_result",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.api",
     "frontier": "ecosystem.studies.frontier",
+    "load_plugin": "ecosystem.plugins",
     "run": "ecosystem.api",
     "study": "ecosystem.studies.run_study",
 }
@@ -36,12 +53,14 @@ if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.errors import EcosystemError
     from ecosystem.notebook.run import Run
+    from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
-    from ecosystem.studies.frontier import frontier
+    from ecosystem.studies.frontier import FrontierResult, frontier
     from ecosystem.studies.run_study import study
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study
+    from ecosystem.studies.study_result import StudyResult
 else:
 
     def __getattr__(name: str) -> typing.Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date
@@ -26,6 +26,7 @@ from ecosystem.notebook.run import Run
 from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
+from ecosystem.plugins import load_plugins
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.execute import begin, machine_for
@@ -51,6 +52,7 @@ def run(
     quiet: bool = True,
     placement: Mapping[str, Any] | None = None,
     memory: str | int | None = None,
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
@@ -61,10 +63,12 @@ def run(
     ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress. ``placement`` sets keys of the
     table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the memory for the run on CPUs, such
     as "4GB" (default: all): batches are computed in smaller parts to fit it, which the run records and a resume keeps.
+    ``plugins`` are Python files with kinds that a scenario file uses (:func:`ecosystem.load_plugin`).
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
     """
+    load_plugins(plugins)
     base = Path()
     if not isinstance(scenario, Scenario):
         file = path_of(scenario, "Scenario")
@@ -101,6 +105,7 @@ def branch(
     cache: str | Path | None = None,
     fresh: bool = False,
     quiet: bool = True,
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Fork a stored run after ``step`` (default: the last), or resume such a branch; return the branch.
 
@@ -112,6 +117,7 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
+    load_plugins(plugins)
     parent = parent if isinstance(parent, StoredRun) else Run.open(path_of(parent, "Run", "folder"))
     steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
