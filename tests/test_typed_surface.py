@@ -76,15 +76,12 @@ ecosystem.Scenario.load("world.toml").overide({})
 def test_mypy_knows_the_public_types_and_finds_mistakes(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(SCRIPT)
     (tmp_path / "wrong.py").write_text(WRONG)
-    # As for a user whose package is installed: only the scripts are reported on.
-    options = [
-        "--strict",
-        "--follow-imports=silent",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "--config-file",
-        os.devnull,
-    ]
+    # As for a user whose package is installed: only the scripts are reported on. Large packages are left out for time.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = true\nfollow_imports = silent\n"
+        "[mypy-torch.*,transformers.*,altair.*,pyarrow.*,numpy.*,sklearn.*,scipy.*,mesa.*]\nfollow_imports = skip\n"
+    )
+    options = ["--cache-dir", str(tmp_path / "cache"), "--config-file", "mypy.ini"]
     command = [sys.executable, "-m", "mypy", *options, "right.py", "wrong.py"]
     source = str(Path(__file__).parent.parent)
     checked = subprocess.run(
