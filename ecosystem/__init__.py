@@ -9,6 +9,8 @@ The public names are imported on first use, so that ``import ecosystem`` is fast
     result = ecosystem.study("scenarios/studies/monoculture.toml")
     result.results.values, result.effects, result.report
     threshold, report = ecosystem.frontier("scenarios/studies/seddik_real.toml")
+    fitted = ecosystem.fit("scenarios/fits/mixed_loop.toml")
+    fitted.results.parameter_table, fitted.results.samples, fitted.report
 
 Errors that the user can correct are raised as ``ecosystem.EcosystemError``; the message says what to do.
 """
@@ -19,6 +21,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 __all__ = [
     "EcosystemError",
+    "Fit",
     "Frontier",
     "FrontierResult",
     "Run",
@@ -27,6 +30,7 @@ __all__ = [
     "StudyResult",
     "World",
     "branch",
+    "fit",
     "frontier",
     "load_plugin",
     "run",
@@ -35,6 +39,7 @@ __all__ = [
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
+    "Fit": "ecosystem.fitting.spec.fit",
     "Frontier": "ecosystem.studies.spec.frontier",
     "FrontierResult": "ecosystem.studies.frontier",
     "Run": "ecosystem.notebook.run",
@@ -43,6 +48,7 @@ _HOME = {
     "StudyResult": "ecosystem.studies.study_result",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.api",
+    "fit": "ecosystem.fitting.run_fit",
     "frontier": "ecosystem.studies.frontier",
     "load_plugin": "ecosystem.plugins",
     "run": "ecosystem.api",
@@ -52,6 +58,8 @@ _HOME = {
 if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.errors import EcosystemError
+    from ecosystem.fitting.run_fit import fit
+    from ecosystem.fitting.spec.fit import Fit
     from ecosystem.notebook.run import Run
     from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario

@@ -17,7 +17,19 @@ from ecosystem.cli.options import (
 )
 
 LISTED = [
-    *("scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "scaling_laws", "tasks")
+    *(
+        "scenarios",
+        "studies",
+        "fits",
+        "entries",
+        "models",
+        "policies",
+        "sources",
+        "metrics",
+        "laws",
+        "scaling_laws",
+        "tasks",
+    )
 ]
 
 
@@ -27,7 +39,7 @@ LISTED = [
 def list_(what: str, as_json: bool) -> None:
     """List files, kinds, metrics or laws with their fields.
 
-    WHAT is one of scenarios, studies, entries (tables of scenario and study files), models, policies, sources, metrics,
+    WHAT is one of scenarios, studies, fits, entries (tables of all files), models, policies, sources, metrics,
     laws, scaling_laws and tasks.
     """
     from ecosystem.cli.listing import listing
@@ -36,8 +48,8 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "study", "frontier"]), default="scenario")
-def schema(what: Literal["scenario", "study", "frontier"]) -> None:
+@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "fit"]), default="scenario")
+def schema(what: Literal["scenario", "study", "frontier", "fit"]) -> None:
     """Print the JSON Schema of a file format.
 
     The schema of scenario files is the default. Editors use it to complete and check TOML.
