@@ -35,6 +35,7 @@ __all__ = [
     "load_plugin",
     "run",
     "study",
+    "view",
 ]
 
 _HOME = {
@@ -53,10 +54,12 @@ _HOME = {
     "load_plugin": "ecosystem.plugins",
     "run": "ecosystem.api",
     "study": "ecosystem.studies.run_study",
+    "view": "ecosystem.app.notebook",
 }
 
 if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
+    from ecosystem.app.notebook import view
     from ecosystem.errors import EcosystemError
     from ecosystem.fitting.run_fit import fit
     from ecosystem.fitting.spec.fit import Fit
