@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EcosystemError",
     "Fit",
+    "FitResult",
     "Frontier",
     "FrontierResult",
     "Run",
@@ -41,6 +42,7 @@ __all__ = [
 _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Fit": "ecosystem.fitting.spec.fit",
+    "FitResult": "ecosystem.fitting.run_fit",
     "Frontier": "ecosystem.studies.spec.frontier",
     "FrontierResult": "ecosystem.studies.frontier",
     "Run": "ecosystem.notebook.run",
@@ -61,7 +63,7 @@ if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.app.notebook import view
     from ecosystem.errors import EcosystemError
-    from ecosystem.fitting.run_fit import fit
+    from ecosystem.fitting.run_fit import FitResult, fit
     from ecosystem.fitting.spec.fit import Fit
     from ecosystem.notebook.run import Run
     from ecosystem.plugins import load_plugin

@@ -38,7 +38,7 @@ def card(title: str, about: str, facts: Mapping[str, object], *grids: Grid) -> s
     shown = [(label, value) for label, value in facts.items() if value is not None]
     parts = [Markup("<strong>{}</strong>").format(_plain(title))]
     if about:
-        parts.append(Markup("<div style='max-width:60em;opacity:.8'>{}</div>").format(_plain(about)))
+        parts.append(Markup("<div style='max-width:60em;opacity:.8'>{}</div>").format(visible(about)))
     if shown:
         parts.append(_table([], shown, len(shown)))
     for grid in grids:
