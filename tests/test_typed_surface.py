@@ -37,6 +37,8 @@ found: ecosystem.FrontierResult = ecosystem.frontier("frontier.toml", threads=2)
 threshold, report = found
 reveal_type(report)
 reveal_type(ecosystem.load_plugin("my_filter.py"))
+reveal_type(ecosystem.fit("fit.toml", jobs=2))
+reveal_type(ecosystem.view(run, other).address)
 try:
     pass
 except ecosystem.EcosystemError as error:
@@ -56,6 +58,8 @@ TYPES = [
     "ecosystem.studies.spec.study.Study",
     "pathlib.Path",
     "types.ModuleType",
+    "ecosystem.fitting.run_fit.FitResult",
+    "str",
     "int",
 ]
 WRONG = """
