@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,9 +22,11 @@ from ecosystem.errors import DataError, EcosystemError, each_line, path_argument
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.notebook.run import Run
 from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
+from ecosystem.plugins import load_plugins
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.callbacks.base import Callback, made
 from ecosystem.runs.callbacks.notify import exit_at_sigterm, notified
@@ -36,7 +38,7 @@ from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress, said_if_stopped
 from ecosystem.runs.remote.places import local_folder, urls_in_errors
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run as StoredRun
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.scenario import Scenario
 
@@ -54,6 +56,7 @@ def run(
     placement: Mapping[str, Any] | None = None,
     memory: str | int | None = None,
     callbacks: Sequence[str | Callback] = (),
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
@@ -66,10 +69,12 @@ def run(
     as "4GB" (default: all): batches are computed in smaller parts to fit it, which the run records and a resume keeps.
     ``callbacks`` follow the run: names, such as "tensorboard", or objects
     (:class:`ecosystem.runs.callbacks.base.Callback`).
+    ``plugins`` are Python files with kinds that a scenario file uses (:func:`ecosystem.load_plugin`).
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
     """
+    load_plugins(plugins)
     base = Path()
     if not isinstance(scenario, Scenario):
         file = path_of(scenario, "Scenario")
@@ -95,7 +100,7 @@ def run(
 
 
 def branch(
-    parent: Run | str | Path,
+    parent: StoredRun | str | Path,
     step: int | str | date | None = None,
     values: Mapping[str, Any] | None = None,
     out: str | Path = "outputs",
@@ -108,6 +113,7 @@ def branch(
     fresh: bool = False,
     quiet: bool = True,
     callbacks: Sequence[str | Callback] = (),
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Fork a stored run after ``step`` (default: the last), or resume such a branch; return the branch.
 
@@ -119,7 +125,8 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
-    parent = parent if isinstance(parent, Run) else Run.open(path_of(parent, "Run", "folder"))
+    load_plugins(plugins)
+    parent = parent if isinstance(parent, StoredRun) else Run.open(path_of(parent, "Run", "folder"))
     steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     progress = RunProgress(quiet=quiet)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ecosystem.cli import checking, reading, running, studying
+from ecosystem.cli.options import PLUGIN
 from ecosystem.interpreter import require_docstrings
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
@@ -127,5 +128,5 @@ for _command in (
     reading.show,
     reading.tasks,
 ):
-    cli.add_command(_command)
+    cli.add_command(PLUGIN(_command))
 cli.add_command(studying.FRONTIER, "frontier")

@@ -45,6 +45,26 @@ CACHE = click.option(
     help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or the user's cache folder).",
 )
 
+
+def _load_plugin(context: click.Context, option: click.Parameter, files: tuple[Path, ...]) -> None:
+    """Load Python files with kinds of the user's own, before a command reads anything."""
+    if files:
+        from ecosystem.plugins import load_plugins
+
+        load_plugins(files)
+
+
+PLUGIN = click.option(
+    "--plugin",
+    metavar="FILE.py",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugin,
+    help="Python file with a filter, source, model, metric or law of your own; repeatable.",
+)
+
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),

@@ -256,6 +256,10 @@ def report(runs: tuple[Path | str, ...]) -> None:
     help="Port to listen on; 0 selects a free one.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
+@click.option("--embed", is_flag=True, help="Let notebooks of this machine show the page in a frame (ecosystem.view).")
+@click.option(
+    "--advance", type=click.IntRange(min=0), default=0, help="Steps that a live world makes as soon as it has opened."
+)
 def view(
     places: tuple[Path, ...],
     variant: str | None,
@@ -268,6 +272,8 @@ def view(
     host: str,
     port: int,
     no_browser: bool,
+    embed: bool,
+    advance: int,
 ) -> None:
     """Open the interactive page.
 
@@ -302,11 +308,11 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out, advance)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C to quit)")
         if not no_browser:
             webbrowser.open(address)
 
-    serve(config, host, port, ready)
+    serve(config, host, port, ready, embed=embed)

@@ -28,7 +28,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import OpeningStore, build_state, open_web, populate, set_references
 from ecosystem.simulation.choices.strategies import Choices
-from ecosystem.simulation.collector import collector
+from ecosystem.simulation.collector import collector, world_card, world_line
 from ecosystem.simulation.measurement import costs
 from ecosystem.simulation.measurement.measure import measure_opening
 from ecosystem.simulation.phases import PHASES
@@ -109,6 +109,12 @@ class World(mesa.Model):
             self._opening = open_web(self.state, initial, opening) if documents else Step(0)
         self._latest: Snapshot | None = None
         self.datacollector = collector(self)
+
+    def __repr__(self) -> str:
+        return world_line(self)
+
+    def _repr_html_(self) -> str:
+        return world_card(self)
 
     @property
     def t(self) -> int:
