@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -11,6 +10,7 @@ from ecosystem.cli.options import (
     CACHE,
     JSON,
     Place,
+    ScenarioPlace,
     local_only,
     read_values,
     run_folder,
@@ -36,17 +36,29 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "study", "frontier"]), default="scenario")
-def schema(what: Literal["scenario", "study", "frontier"]) -> None:
+@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "model"]), default="scenario")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write the schemas of all formats as files into this folder instead.",
+)
+def schema(what: str, into: Path | None) -> None:
     """Print the JSON Schema of a file format.
 
-    The schema of scenario files is the default. Editors use it to complete and check TOML.
+    The schema of scenario files is the default. Editors such as VS Code with Even Better TOML (Taplo) use it to
+    complete and check a file whose first line is `#:schema PATH`. Shipped files name schemas in the folder
+    scenarios/schemas: `ecosystem schema --into scenarios/schemas` makes it.
     """
     import json
 
-    from ecosystem.cli.listing import json_schema
+    from ecosystem.cli.schemas import editor_schema, write_schemas
 
-    click.echo(json.dumps(json_schema(what), indent=2))
+    if into is None:
+        click.echo(json.dumps(editor_schema(what), indent=2))
+    else:
+        for file in write_schemas(into):
+            click.echo(file)
 
 
 @click.command()
@@ -139,7 +151,7 @@ def audit(
 
 
 @click.command()
-@click.argument("place", metavar="SCENARIO_OR_RUN", type=Place(), callback=local_only)
+@click.argument("place", metavar="SCENARIO_OR_RUN", type=ScenarioPlace(runs=True), callback=local_only)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--trainer", metavar="NAME", help="Also write the model of this trainer to FOLDER/model; runs only.")
 @click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")

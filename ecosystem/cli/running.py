@@ -23,6 +23,7 @@ from ecosystem.cli.options import (
     SUMMARY,
     VARIANT,
     Place,
+    ScenarioPlace,
     local_only,
     placement_options,
     print_result,
@@ -208,7 +209,14 @@ def report(runs: tuple[Path | str, ...]) -> None:
 
 
 @click.command()
-@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=Place(), callback=local_only)
+@click.argument(
+    "places",
+    metavar="SCENARIO | RUN [RUN]",
+    nargs=-1,
+    required=True,
+    type=ScenarioPlace(runs=True),
+    callback=local_only,
+)
 @VARIANT
 @SET
 @SEED

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ecosystem.cli.options import (
+    ScenarioPlace,
     execution_options,
     print_result,
     read_values,
@@ -20,7 +21,7 @@ from ecosystem.cli.options import (
 
 
 @click.command()
-@click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
+@click.argument("file", metavar="STUDY", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate every arm and list its runs; run nothing.")
 @execution_options
 def study(
@@ -57,7 +58,7 @@ def study(
 
 
 @click.command()
-@click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FRONTIER", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate both ends of the range, and list their runs; run nothing.")
 @execution_options
 def threshold(

@@ -21,7 +21,7 @@ from ecosystem.policies.base import Adder, Filter, Weigher, gate
 from ecosystem.runs.execute import restore_world, verify_inputs
 from ecosystem.runs.files import io_errors
 from ecosystem.runs.run import Run
-from ecosystem.scenario.presets import read_toml
+from ecosystem.scenario.extending import read_file
 
 if TYPE_CHECKING:
     from ecosystem.simulation.world import World
@@ -171,7 +171,7 @@ def proportion(k: int, n: int) -> dict[str, float]:
 
 def read_policies(file: Path) -> dict[str, Any]:
     """Return the policies of a TOML file, such as a scenario, by dotted path; raise ScenarioError if it has none."""
-    table = read_toml(file).get("policies")
+    table = read_file(file).get("policies")
     if not isinstance(table, Mapping) or not table:
         raise ScenarioError(f"{file}: has no policies; write each as a table [policies.NAME] with a kind.")
     return {f"policies.{name}": policy for name, policy in table.items()}

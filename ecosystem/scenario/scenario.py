@@ -18,7 +18,8 @@ from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, HOMELESS, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.presets import read_toml, require_kind, with_preset
+from ecosystem.scenario.extending import FileValues, read_file
+from ecosystem.scenario.presets import located, require_kind, with_preset
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
@@ -38,9 +39,12 @@ class Scenario(ScenarioTables):
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
-        """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
-        file = path_of(path, "Scenario")
-        data = read_toml(file)
+        """Read, resolve and validate a scenario file, given by its path or the name of a bundled one.
+
+        Raises ScenarioError listing every problem.
+        """
+        file = located(path_of(path, "Scenario"))
+        data = read_file(file)
         require_kind(data, file, "scenario")
         return cls.parse(data, where=str(file), base=file.parent, authored=True)
 
@@ -58,6 +62,11 @@ class Scenario(ScenarioTables):
         In an ``authored`` scenario both ends of every knob must be valid, and names of trainers unambiguous. Overrides
         may make an end invalid; it is then rejected only when the knob is set to it.
         """
+        if isinstance(data, FileValues):
+            try:
+                return cls.parse(dict(data), where=where, base=base, authored=authored)
+            except ScenarioError as error:
+                raise data.explained(error, where) from None
         scenario = _parse(data, where, base)
         for name in RESERVED_NAMES.keys() & scenario.trainers.keys() if authored else ():
             raise ScenarioError(
