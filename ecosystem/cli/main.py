@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ecosystem.cli import checking, reading, running, studying
+from ecosystem.cli import beginning, checking, reading, running, studying
 from ecosystem.interpreter import require_docstrings
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
@@ -111,6 +111,7 @@ def cli() -> None:
 
 
 for _command in (
+    beginning.new,
     running.run,
     checking.check,
     running.view,
