@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from ecosystem.cli.options import JSON, print_result
+from ecosystem.cli.options import CACHE, JSON, print_result
 
 
 @click.command()
@@ -65,3 +66,27 @@ def new(name: str, texts: Path, column: str | None, preset: str | None, out: Pat
         click.echo(f"            {sentence}")
     click.echo(f"next        ecosystem run {file}")
     click.echo(file)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder for runs to examine.")
+@click.option("--no-test", is_flag=True, help="Leave the self-test out.")
+@CACHE
+@JSON
+def doctor(out: Path, no_test: bool, as_json: bool) -> None:
+    """Examine this installation.
+
+    Versions, devices, cores, memory, disks, the compiler of kernels and optional packages with the command to install
+    each are listed. A self-test of a few seconds runs a tiny world, resumes it, and compares both. The exit code is 1
+    if the self-test fails. Nothing is downloaded, and nothing is left.
+
+    Example: ecosystem doctor --json
+    """
+    from ecosystem.beginning import doctor as examination
+
+    found = examination.examine(out)
+    if not no_test:
+        found["self_test"] = examination.self_test()
+    print_result(found if as_json else examination.text(found))
+    if not no_test and not found["self_test"]["passed"]:
+        sys.exit(1)

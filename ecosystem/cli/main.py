@@ -112,6 +112,7 @@ def cli() -> None:
 
 for _command in (
     beginning.new,
+    beginning.doctor,
     running.run,
     checking.check,
     running.view,
