@@ -16,6 +16,8 @@ from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import COLUMNS
 from ecosystem.families.base import FAMILIES, Family
+from ecosystem.fitting.spec.fit import Fit
+from ecosystem.fitting.spec.priors import Beta, LogNormal, LogUniform, Normal, Uniform
 from ecosystem.metrics import formulas
 from ecosystem.metrics.base import TEXT_METRICS
 from ecosystem.metrics.catalogue import definitions
@@ -36,6 +38,7 @@ def pages() -> dict[str, str]:
         "models": models(),
         "policies": policies(),
         "studies": studies(),
+        "fits": fits(),
         "metrics": metrics(),
         "laws": closed_forms(),
         "commands": commands(),
@@ -63,6 +66,17 @@ def studies() -> str:
     )
     files = [*_tables(Study, "A study file"), *_tables(Frontier, "A frontier file")]
     return _section(1, "Study and frontier files", about, *files)
+
+
+def fits() -> str:
+    """Describe every table and key of fit files, and the priors."""
+    about = (
+        "A fit names a scenario, its uncertain parameters and what was measured. [Calibration](../calibration.md) says "
+        "how it works."
+    )
+    laws = {"uniform": Uniform, "log_uniform": LogUniform, "normal": Normal, "lognormal": LogNormal, "beta": Beta}
+    priors = [part for name, law in laws.items() for part in _tables(law, f'A prior, law = "{name}"')]
+    return _section(1, "Fit files", about, *_tables(Fit, "A fit file"), *priors)
 
 
 def _tables(cls: type[BaseModel], heading: str, path: str = "", given: BaseModel | None = None) -> Iterator[str]:

@@ -9,6 +9,8 @@ The public names are imported on first use, so that ``import ecosystem`` is fast
     result = ecosystem.study("scenarios/studies/monoculture.toml")
     result.results.values, result.effects, result.report
     threshold, report = ecosystem.frontier("scenarios/studies/seddik_real.toml")
+    fitted = ecosystem.fit("scenarios/fits/mixed_loop.toml")
+    fitted.results.parameter_table, fitted.results.samples, fitted.report
 
 Errors that the user can correct are raised as ``ecosystem.EcosystemError``; the message says what to do.
 """
@@ -17,16 +19,31 @@ import typing
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["EcosystemError", "Frontier", "Run", "Scenario", "Study", "World", "branch", "frontier", "run", "study"]
+__all__ = [
+    "EcosystemError",
+    "Fit",
+    "Frontier",
+    "Run",
+    "Scenario",
+    "Study",
+    "World",
+    "branch",
+    "fit",
+    "frontier",
+    "run",
+    "study",
+]
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
+    "Fit": "ecosystem.fitting.spec.fit",
     "Frontier": "ecosystem.studies.spec.frontier",
     "Run": "ecosystem.runs.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.api",
+    "fit": "ecosystem.fitting.run_fit",
     "frontier": "ecosystem.studies.frontier",
     "run": "ecosystem.api",
     "study": "ecosystem.studies.run_study",
@@ -35,6 +52,8 @@ _HOME = {
 if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
     from ecosystem.errors import EcosystemError
+    from ecosystem.fitting.run_fit import fit
+    from ecosystem.fitting.spec.fit import Fit
     from ecosystem.runs.run import Run
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World

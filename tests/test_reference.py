@@ -7,7 +7,7 @@ import pytest
 
 from docs import reference
 from docs.prose import line, markdown
-from ecosystem import Frontier, Scenario, Study
+from ecosystem import Fit, Frontier, Scenario, Study
 from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
 from ecosystem.corpus.schema import ASSISTED, COLUMNS, LEFT
@@ -51,10 +51,10 @@ def test_every_kind_and_every_field_is_described(pages, section):
             assert rows[name][1:] == [reference.code(sort), reference.code(default), line(about)]
 
 
-@pytest.mark.parametrize(("page", "files"), [("scenario", [Scenario]), ("studies", [Study, Frontier])])
+@pytest.mark.parametrize(("page", "files"), [("scenario", [Scenario]), ("studies", [Study, Frontier]), ("fits", [Fit])])
 def test_every_table_and_key_of_files_is_described(pages, page, files):
     sections = {part.split("\n", 1)[0].strip("`"): part for part in pages[page].split("\n## ")}
-    starts = {Scenario: "Top level", Study: "A study file", Frontier: "A frontier file"}
+    starts = {Scenario: "Top level", Study: "A study file", Frontier: "A frontier file", Fit: "A fit file"}
     for heading, spec in [pair for cls in files for pair in ((starts[cls], cls), *_headings(cls))]:
         inner = {table.key: table for table in reference.tables_in(spec, "")}
         for name, field in spec.model_fields.items():

@@ -1,5 +1,8 @@
 """Laws of the world: luck that stays with its owner, a ledger that adds up, and agents that do what they say."""
 
+import gc
+import weakref
+
 import mesa
 import numpy as np
 import polars as pl
@@ -31,6 +34,14 @@ def stepped(cache) -> World:
 def test_the_world_is_a_mesa_model(stepped):
     assert {kind: len(agents) for kind, agents in stepped.agents_by_type.items()} == {Writer: 2, Curator: 1, Trainer: 3}
     assert stepped.running and stepped.t == 2
+
+
+def test_a_world_that_is_no_longer_used_leaves_the_memory(cache):
+    world = weakref.ref(
+        world_of(Scenario.load(ROOT / "scenarios/papers/kazdan_regimes.toml").override({"steps": 1}), cache)
+    )
+    gc.collect()
+    assert world() is None
 
 
 @pytest.mark.slow

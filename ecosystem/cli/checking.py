@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def check(files: tuple[Path | str, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate files, or verify stored runs.
 
-    FILES are scenario, study and frontier files, which are validated but not run, and run folders, or their URLs in an
-    object store, in which every file is compared with its recorded hash. Files that a scenario names (documents,
+    FILES are scenario, study, frontier and fit files, which are validated but not run, and run folders, or their URLs
+    in an object store, in which every file is compared with its recorded hash. Files that a scenario names (documents,
     graphs, checkpoints) must exist and be readable. Small files of documents are read and counted. --set applies to
     every file, --variant to scenarios.
     """
@@ -139,12 +139,15 @@ def _summary(scenario: Scenario) -> str:
 def _question(
     file: Path, kind: FileKind, variant: str | None, values: Mapping[str, Any]
 ) -> tuple[str, list[Scenario], Path]:
-    """Return the result of :meth:`Question.check` for a study or frontier file."""
+    """Return the result of :meth:`ManyRuns.check` for a study, frontier or fit file."""
     from ecosystem.errors import ScenarioError
+    from ecosystem.fitting.spec.fit import Fit
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study
 
     if variant:
         raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
+    if kind == "fit":
+        return Fit.load(file).with_settings(values).check(file.parent)
     question = (Study if kind == "study" else Frontier).load(file).with_settings(values)
     return question.check(file.parent)

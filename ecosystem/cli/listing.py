@@ -16,6 +16,9 @@ from ecosystem.curves import Curve
 from ecosystem.errors import EcosystemError
 from ecosystem.families.base import FAMILIES
 from ecosystem.families.requests import Budget, Decoding, Prompt, Rewriting
+from ecosystem.fitting.spec.fit import Fit, Parameter
+from ecosystem.fitting.spec.priors import Beta, LogNormal, LogUniform, Normal, Uniform
+from ecosystem.fitting.spec.targets import Target
 from ecosystem.input_files import is_folder
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.definitions import Definition
@@ -31,7 +34,7 @@ from ecosystem.scenario.entries.measure import DownstreamSpec, MeasureSpec, Over
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.scenario.entries.trainers import ScrapeSpec, TrainerSpec
-from ecosystem.scenario.presets import STUDIES, bundled, presets, read_toml
+from ecosystem.scenario.presets import FITS, STUDIES, bundled, presets, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
@@ -46,6 +49,13 @@ from ecosystem.theory.laws import ARGUMENTS, Source, laws, scaling_laws
 _REGISTRIES: dict[str, Registry[Any]] = {"sources": SOURCES, "models": FAMILIES, "policies": POLICIES}
 
 
+_PRIORS: dict[str, type[BaseModel]] = {
+    "uniform": Uniform,
+    "log_uniform": LogUniform,
+    "normal": Normal,
+    "lognormal": LogNormal,
+    "beta": Beta,
+}
 _ENTRIES: dict[str, type[BaseModel]] = {
     "[web]": WebSpec,
     "[web] initial": InitialSpec,
@@ -79,14 +89,19 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "a study's [fit]": LawFit,
     "a frontier file": Frontier,
     "a frontier's [closed_form]": ClosedForm,
+    "a fit file": Fit,
+    "a fit's [parameters.NAME]": Parameter,
+    **{f'a fit\'s prior, law = "{name}"': law for name, law in _PRIORS.items()},
+    "a fit's [[targets]], and the columns of its file of targets": Target,
 }
 
 
 def listing(what: str, as_json: bool) -> str:
     """Return the entries of one sort (scenarios, studies, models, …, tasks) as text or JSON."""
     entries = {
-        "scenarios": lambda: _files(studies=False),
-        "studies": lambda: _files(studies=True),
+        "scenarios": lambda: _files(None),
+        "studies": lambda: _files(STUDIES),
+        "fits": lambda: _files(FITS),
         "models": _models,
         "policies": lambda: _kinds("policies"),
         "sources": lambda: _kinds("sources"),
@@ -129,12 +144,12 @@ def _about(doc: str | None) -> str:
     return " ".join((doc or "").split())
 
 
-def _files(*, studies: bool) -> list[dict[str, Any]]:
-    """Return the bundled scenario files, or the bundled study and frontier files."""
+def _files(kind: str | None) -> list[dict[str, Any]]:
+    """Return the bundled files in the subfolder STUDIES or FITS, or (None) in all others: scenarios."""
     entries: dict[str, dict[str, Any]] = {}
     for folder in bundled("scenarios"):
         for file in sorted(folder.rglob("*.toml")):
-            if (file.parent.name == STUDIES) != studies:
+            if (file.parent.name if file.parent.name in (STUDIES, FITS) else None) != kind:
                 continue
             data = read_toml(file)
             about = data.get("description") or data.get("name", "")
@@ -235,11 +250,12 @@ def harness(place: Path, folder: Path, trainer: str | None, step: int | None, be
     return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
 
 
-def json_schema(what: Literal["scenario", "study", "frontier"] = "scenario") -> dict[str, Any]:
+def json_schema(what: Literal["scenario", "study", "frontier", "fit"] = "scenario") -> dict[str, Any]:
     """Return the JSON Schema of a sort of files; that of scenarios includes every registered kind."""
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     if what != "scenario":
-        return draft | (Study if what == "study" else Frontier).model_json_schema(by_alias=True)
+        kinds: dict[str, type[BaseModel]] = {"study": Study, "frontier": Frontier, "fit": Fit}
+        return draft | kinds[what].model_json_schema(by_alias=True)
     schema = Scenario.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     for section, registry in _REGISTRIES.items():

@@ -121,6 +121,7 @@ for _command in (
     running.validate,
     studying.study,
     studying.threshold,
+    studying.fit,
     reading.audit,
     reading.lineage,
     reading.list_,

@@ -227,6 +227,16 @@ def placement_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def execution_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of commands that execute many runs with the same seeds."""
+    seeds = click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        help="Number of seeds to use, starting with the first (default: all).",
+    )
+    return many_runs_options(seeds(command))
+
+
+def many_runs_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of commands that execute many runs."""
     options = [
         click.option(
@@ -260,11 +270,6 @@ def execution_options(command: Callable[..., None]) -> Callable[..., None]:
         RUN_MEMORY,
         CACHE,
         SET,
-        click.option(
-            "--seeds",
-            type=click.IntRange(min=1),
-            help="Number of seeds to use, starting with the first (default: all).",
-        ),
         OUT_OF_RUNS,
         SUMMARY,
         QUIET,

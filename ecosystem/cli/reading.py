@@ -17,7 +17,19 @@ from ecosystem.cli.options import (
 )
 
 LISTED = [
-    *("scenarios", "studies", "entries", "models", "policies", "sources", "metrics", "laws", "scaling_laws", "tasks")
+    *(
+        "scenarios",
+        "studies",
+        "fits",
+        "entries",
+        "models",
+        "policies",
+        "sources",
+        "metrics",
+        "laws",
+        "scaling_laws",
+        "tasks",
+    )
 ]
 
 
@@ -27,7 +39,7 @@ LISTED = [
 def list_(what: str, as_json: bool) -> None:
     """List files, kinds, metrics or laws with their fields.
 
-    WHAT is one of scenarios, studies, entries (tables of scenario and study files), models, policies, sources, metrics,
+    WHAT is one of scenarios, studies, fits, entries (tables of all files), models, policies, sources, metrics,
     laws, scaling_laws and tasks.
     """
     from ecosystem.cli.listing import listing
@@ -36,7 +48,7 @@ def list_(what: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "model"]), default="scenario")
+@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "fit", "model"]), default="scenario")
 @click.option(
     "--into",
     type=click.Path(path_type=Path),

@@ -15,6 +15,7 @@ import click
 from ecosystem.cli.options import (
     ScenarioPlace,
     execution_options,
+    many_runs_options,
     print_result,
     read_values,
 )
@@ -96,6 +97,48 @@ def threshold(
     for sentence in [finding(spec, result), *notes(spec, result)]:
         progress.say(sentence)
     print_result(summary(spec, result) | {"report": str(report)} if as_json else report)
+
+
+@click.command()
+@click.argument("file", metavar="FIT", type=ScenarioPlace(prefer="fits"))
+@click.option("--dry-run", is_flag=True, help="Validate the fit and list its targets and runs; run nothing.")
+@click.option("--trials", type=click.IntRange(min=8), help="Points that are tried (default: those of the file).")
+@click.option("--replicates", type=click.IntRange(min=1), help="Runs at a point (default: those of the file).")
+@click.option("--fresh", is_flag=True, help="Move the runs and the results of this fit aside first, and run all again.")
+@many_runs_options
+def fit(
+    file: Path,
+    dry_run: bool,
+    trials: int | None,
+    replicates: int | None,
+    fresh: bool,
+    settings: tuple[str, ...],
+    out: str,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Fit parameters of a scenario to measurements.
+
+    FIT is a fit file, which names the scenario, its uncertain parameters with their priors, and the targets. Finished
+    runs are reused, and interrupted ones resumed. Posterior samples, the fitted scenario and a report are written. The
+    path of the report is printed last.
+    """
+    from ecosystem.fitting.run_fit import plan_text, planned, run_fit
+    from ecosystem.fitting.spec.fit import Fit
+    from ecosystem.studies.executors.options import ExecutionOptions
+    from ecosystem.studies.progress import StudyProgress
+
+    spec = Fit.load(file).with_settings(read_values(settings), trials, replicates)
+    execution = ExecutionOptions(**options)
+    if dry_run:
+        plan = planned(spec, file.parent)
+        print_result(plan if as_json else plan_text(plan))
+        return
+    progress = StudyProgress(quiet=quiet, json=as_json)
+    with interruptible():
+        result = run_fit(spec, file.parent, execution, progress, out=out, fresh=fresh)
+    print_result(result.summary() if as_json else result.report)
 
 
 FRONTIER = copy(threshold)  # the former name of the command

@@ -29,11 +29,12 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ScenarioError(f"{file}: cannot be read: {error.strerror}.") from None
 
 
-FileKind = Literal["scenario", "study", "frontier"]
+FileKind = Literal["scenario", "study", "frontier", "fit"]
 _RUN_WITH: dict[FileKind, tuple[str, str]] = {  # the command and the function that run each kind of file
     "scenario": ("run", "run"),
     "study": ("study", "study"),
     "frontier": ("threshold", "frontier"),
+    "fit": ("fit", "fit"),
 }
 
 
@@ -41,6 +42,8 @@ def file_kind(data: Mapping[str, Any]) -> FileKind:
     """Return the kind of file that these TOML data are from."""
     if {"sources", "web", "models", "trainers"} & data.keys():  # also with a key mistyped as one of a study
         return "scenario"
+    if {"targets", "parameters"} & data.keys():
+        return "fit"
     if "path" in data or "limit" in data:
         return "frontier"
     return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
@@ -69,6 +72,7 @@ def _similar_scenarios(file: Path) -> str:
 
 
 STUDIES = "studies"  # the subfolder of scenarios that holds studies and frontiers
+FITS = "fits"  # the subfolder of scenarios that holds fits and their targets
 
 
 def located(place: str | Path, *, prefer: str = "", runs: bool = False) -> Path:

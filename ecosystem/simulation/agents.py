@@ -7,8 +7,10 @@ sliders take effect at once. All randomness comes from streams named after the a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import mesa
 import numpy as np
@@ -39,11 +41,20 @@ class Host(Protocol):
         """Return the standardised fluency of documents under a model's starting weights, [documents]."""
 
 
+class _Counters(WeakKeyDictionary[Any, Iterator[int]]):
+    """A counter of agents for each world, which ends with the world."""
+
+    def __getitem__(self, world: Any) -> Iterator[int]:
+        return self.setdefault(world, count(1))
+
+
 class Actor(mesa.Agent):
     """An agent with a name (``population/number``) and home sites, on which it publishes.
 
     Those of an agent with a ``site_type`` are the living sites of that type.
     """
+
+    _ids = _Counters()  # that of Mesa 3.3 would keep every world in memory for as long as the process lives
 
     model: Host
     section: str

@@ -32,7 +32,7 @@ from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions, start_engine
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
-from ecosystem.studies.spec.question import Question
+from ecosystem.studies.spec.question import ManyRuns
 from ecosystem.studies.spec.study import Cell, Study
 
 _PARALLEL_REQUESTS = 16
@@ -117,7 +117,7 @@ def run_study(
                 progress.say_failed(cell.label, error)
         results.write(store)
         report = write_study(results, store)
-        data = StudyReportData(results)
+        data = StudyReportData.of(results)
         for sentence in [*data.untrained_findings(), *data.missing_findings()]:
             progress.say(sentence)
     run_seconds = sum(result.seconds for result in job_results)
@@ -134,7 +134,7 @@ def _prepare_report() -> None:
 
 
 @contextmanager
-def study_folder(question: Question, out: str, section: str, file: str) -> Iterator[Store]:
+def study_folder(question: ManyRuns, out: str, section: str, file: str) -> Iterator[Store]:
     """Lock and yield the local folder for the results of a question; write the question to ``file`` in it.
 
     The folder is ``<out>/<section>/<name>-<fingerprint>``. If ``out`` is a URL, the folder is below ``outputs`` and is

@@ -23,6 +23,7 @@ from ecosystem.cli.listing import json_schema
 from ecosystem.cli.main import cli
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError
+from ecosystem.fitting.spec.fit import Fit
 from ecosystem.report import charts, write_report
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
@@ -78,9 +79,12 @@ class Target:
     use: Callable[[Any, Path], Outcome]
 
 
+_SORTS: dict[str, type[Study] | type[Frontier] | type[Fit]] = {"study": Study, "frontier": Frontier, "fit": Fit}
+
+
 @functools.cache
 def shipped() -> list[tuple[Path, dict[str, Any]]]:
-    """Return all shipped scenario, study and frontier files with their contents."""
+    """Return all shipped scenario, study, frontier and fit files with their contents."""
     return [(file, tomllib.loads(file.read_text())) for file in sorted((ROOT / "scenarios").rglob("*.toml"))]
 
 
@@ -142,7 +146,7 @@ def allowed_tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 def check_table(drawn: tuple[str, dict[str, Any]], folder: Path) -> Outcome:
-    """Validate a mutated scenario, study or frontier as the commands do."""
+    """Validate a mutated scenario, study, frontier or fit as the commands do."""
     name, data = drawn
     file = Path(name).with_name("mutated.toml")
     try:
@@ -154,8 +158,7 @@ def check_table(drawn: tuple[str, dict[str, Any]], folder: Path) -> Outcome:
             kept = scenario.model_copy(update={"variants": stored.variants, "placement": None})
             assert stored == kept, "a stored scenario differs"
         else:
-            question = (Study if kind == "study" else Frontier)._validated(data, "mutated.toml")
-            question.check(file.parent)
+            _SORTS[kind]._validated(data, "mutated.toml").check(file.parent)
     except EcosystemError:
         return "refused"
     return "used"
@@ -187,7 +190,7 @@ def check_toml(data: bytes, folder: Path) -> Outcome:
         if file_kind(table) == "scenario":
             Scenario.parse(table, where=str(file), base=ROOT / "scenarios", authored=True)
         else:
-            (Study if file_kind(table) == "study" else Frontier).load(file)
+            _SORTS[file_kind(table)].load(file)
     except EcosystemError:
         return "refused"
     return "used"

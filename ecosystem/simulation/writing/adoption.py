@@ -7,6 +7,7 @@ them, are the same at every share.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.state import State
 from ecosystem.simulation.step import DRAFT, Planned, Step, human_drafts
 from ecosystem.simulation.writing.assistance import assisted_drafts, generated, ready_trainers, trainer_used, why_none
-from ecosystem.types import Floats
+from ecosystem.types import Floats, Ints
 
 _NO_ROW = -1
 
@@ -66,41 +67,58 @@ def ai_shares(state: State, writer: str, adoption: AdoptionSpec, count: int) -> 
 
 def write_by_adoption(state: State, step: Step) -> None:
     """Draft what populations that adopt AI have planned, with the help of the models that they use."""
+    shares = [share for population, planned in step.planned.items() for share in _shared(state, population, planned)]
+    asked = [s for s in shares if s.trainer is not None and s.plan.height]
+    requests = [(s.trainer, s.plan.height, f"assist/{s.population}") for s in asked if s.trainer is not None]
+    texts = dict(zip(map(id, asked), generated(state, step, requests), strict=True))
     for population, planned in step.planned.items():
-        adoption = state.scenario.writers[population].adoption
-        assert adoption is not None
-        if planned.without_model:
-            state.note(
-                f"the writers of {population} wrote {planned.without_model} documents themselves that they would have "
-                f"made with AI: {why_none(state, adoption.uses)}"
-            )
-        plan = pl.concat(planned.documents)
-        trainers = ready_trainers(state, adoption.uses)
-        used = trainer_used(state, population, plan["writer"].to_numpy(), max(1, len(trainers)))
-        used[plan["ai_share"].to_numpy() == 0] = len(trainers)  # nobody's model
-        parts, places = [], []
-        for number, trainer in enumerate([*trainers, None]):
-            places.append(np.flatnonzero(used == number))
-            parts.append(_drafts(state, step, population, plan[places[-1]], trainer))
-        order = np.argsort(np.concatenate(places), kind="stable")
+        own = [share for share in shares if share.population == population]
+        parts = [_drafts(state, share, texts.get(id(share))) for share in own]
+        order = np.argsort(np.concatenate([share.places for share in own]), kind="stable")
         step.drafts[planned.slot] = pl.concat(parts, how="diagonal")[order]
 
 
-def _drafts(state: State, step: Step, population: str, plan: pl.DataFrame, trainer: Trainer | None) -> pl.DataFrame:
-    """Return the drafts of planned documents that are made with one trainer's model; None: by people alone."""
-    settings = state.scenario.writers[population]
+@dataclass(frozen=True)
+class _Shared:
+    """The planned documents of a population that use one trainer's model, or none's, and their places among all."""
+
+    population: str
+    trainer: Trainer | None
+    plan: pl.DataFrame
+    places: Ints
+
+
+def _shared(state: State, population: str, planned: Planned) -> list[_Shared]:
+    """Divide what a population has planned among the trainers whose models it uses; the last part uses none's."""
+    adoption = state.scenario.writers[population].adoption
+    assert adoption is not None
+    if planned.without_model:
+        state.note(
+            f"the writers of {population} wrote {planned.without_model} documents themselves that they would have "
+            f"made with AI: {why_none(state, adoption.uses)}"
+        )
+    plan = pl.concat(planned.documents)
+    trainers = ready_trainers(state, adoption.uses)
+    used = trainer_used(state, population, plan["writer"].to_numpy(), max(1, len(trainers)))
+    used[plan["ai_share"].to_numpy() == 0] = len(trainers)  # nobody's model
+    places = [np.flatnonzero(used == number) for number in range(len(trainers) + 1)]
+    return [_Shared(population, t, plan[at], at) for t, at in zip([*trainers, None], places, strict=True)]
+
+
+def _drafts(state: State, shared: _Shared, ai: pl.Series | None) -> pl.DataFrame:
+    """Return the drafts of planned documents, given what the model that they use has written for them."""
+    plan, settings = shared.plan, state.scenario.writers[shared.population]
     assert settings.adoption is not None
     row, share = plan["row"].to_numpy(), plan["ai_share"].to_numpy()
     author, site = plan["author"], plan["site"].to_numpy()
     human = state.reservoirs[settings.source].rows(row[row != _NO_ROW])
-    if trainer is None:
+    if shared.trainer is None:
         return human_drafts(human, settings.source, row, author, site)
-    if plan.is_empty():
+    if ai is None:
         return empty({**DRAFT, "content": state.corpus.content})
-    ai = generated(state, step, trainer, plan.height, f"assist/{population}")
     both = np.flatnonzero(row != _NO_ROW)
     blend, actual = mixed(ai.gather(both), human, share[both], settings.adoption.mix, plan["noise"].to_numpy()[both])
     at, made = np.arange(plan.height), share.copy()
     at[both], made[both] = plan.height + np.arange(both.size), actual
     content = pl.concat([ai, blend]).gather(at)
-    return assisted_drafts(content, made, trainer, site=site, author=author, source=settings.source, row=row)
+    return assisted_drafts(content, made, shared.trainer, site=site, author=author, source=settings.source, row=row)

@@ -34,16 +34,34 @@ def trainer_used(state: State, population: str, writers: Sequence[int] | Ints, t
     return (state.streams.at(f"writers/{population}/uses").uniform(writers) * trainers).astype(np.int64)
 
 
-def generated(state: State, step: Step, trainer: Trainer, n: int, stream: str = "assist") -> pl.Series:
-    """Return ``n`` unprompted documents of a trainer's model, whose cost is the trainer's."""
+Asked = tuple[Trainer, int, str]
+"""What writers ask of a trainer's model: the trainer, a number of documents, and the stream of their noise."""
+
+
+def generated(state: State, step: Step, asked: Sequence[Asked]) -> list[pl.Series]:
+    """Return the unprompted documents of every request, in order; their cost is the trainers'.
+
+    The models of a cohort write all of them together.
+    """
+    written: dict[int, pl.Series] = {}
+    for model in dict.fromkeys(trainer.settings.model for trainer, _, _ in asked):
+        own = [place for place, (trainer, _, _) in enumerate(asked) if trainer.settings.model == model]
+        cohort = state.cohorts[model]
+        texts = cohort.generate([_request(state, step, *asked[place]) for place in own], state.progress)
+        amounts: Sequence[WriteRecord | int] = (
+            cohort.written if isinstance(cohort, TextCohort) else [text.len() for text in texts]
+        )
+        for place, text, amount in zip(own, texts, amounts, strict=True):
+            written[place] = text
+            name = asked[place][0].name
+            step.written[name] = _together(step.written.get(name), amount)
+    return [written[place] for place in range(len(asked))]
+
+
+def _request(state: State, step: Step, trainer: Trainer, n: int, stream: str) -> GenerateRequest:
     decoding = trainer.settings.decoding.model_copy(update={"prompt": None})
     noise = state.stream(f"trainers/{trainer.name}/{stream}")
-    request = GenerateRequest(trainer.member, n, decoding, None, noise, step.marks.get(trainer.name))
-    cohort = state.cohorts[trainer.settings.model]
-    [written] = cohort.generate([request], state.progress)
-    amount = cohort.written[0] if isinstance(cohort, TextCohort) else n
-    step.written[trainer.name] = _together(step.written.get(trainer.name), amount)
-    return written
+    return GenerateRequest(trainer.member, n, decoding, None, noise, step.marks.get(trainer.name))
 
 
 def _together(earlier: WriteRecord | int | None, later: WriteRecord | int) -> WriteRecord | int:

@@ -98,7 +98,7 @@ def _draft_assisted(
     state: State, step: Step, trainer: Trainer, counts: Mapping[Writer, int], choice: ChoiceSpec
 ) -> None:
     """Draft the documents of the writers who use one trainer's model."""
-    content = generated(state, step, trainer, sum(counts.values()))
+    [content] = generated(state, step, [(trainer, sum(counts.values()), "assist")])
     first = 0
     for writer, count in counts.items():
         own, first = content[first : first + count], first + count

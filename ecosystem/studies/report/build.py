@@ -13,12 +13,14 @@ from ecosystem.runs.store import Store
 from ecosystem.studies import analysis
 from ecosystem.studies.law_fit import parameter_table
 from ecosystem.studies.origins import cell_table
-from ecosystem.studies.report import origin_sections, sections
+from ecosystem.studies.posterior_worlds import posterior_effect_table
+from ecosystem.studies.report import origin_sections, posterior_sections, sections
 from ecosystem.studies.report.data import StudyReportData, findings
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import Results, write_table
 
 SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
+    "posterior": ("With what is unknown of the parameters", posterior_sections.posterior),
     "effects": ("What each arm changes", sections.effects),
     "map": ("Two axes together", sections.maps),
     "sensitivity": ("How much each axis matters", sections.sensitivity),
@@ -37,11 +39,14 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
 
 def write_study(results: Results, store: Store) -> Path:
     """Write the result tables and the report of a study into its folder; return the path of the page."""
-    study, data = results.study, StudyReportData(results)
+    data = StudyReportData.of(results)
+    study = data.study
     if study.compares:
         write_table(store, "effects", analysis.effect_table(data.effects))
         write_table(store, "ranking", data.rankings)
         write_table(store, "regret", analysis.regret_table(results))
+        if data.posterior_effects:
+            write_table(store, "posterior_effects", posterior_effect_table(data.posterior_effects))
     else:
         write_table(store, "sensitivity", analysis.sensitivity_table(results))
     if data.fitted is not None:
@@ -68,7 +73,8 @@ def _facts(data: StudyReportData) -> dict[str, object]:
         "base": study.base,
         "arms": len(data.arms),
         "worlds": len(data.worlds) if data.worlds != [""] else None,
-        "seeds": len(study.seeds),
+        "draws of the posterior": len(study.seeds) if data.by_world is not None else None,
+        "seeds": len((data.by_world or data.results).study.seeds),
         "runs": f"{runs.height}, {failed} of them failed" if failed else runs.height,
     }
     return {label: value for label, value in facts.items() if value is not None}

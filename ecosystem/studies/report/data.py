@@ -23,6 +23,7 @@ from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
 from ecosystem.studies.law_fit import FittedLaw, fit_law
 from ecosystem.studies.origins import MixedCell, Survival, mixed_cells, survivals
+from ecosystem.studies.posterior_worlds import PosteriorEffect, pooled, posterior_effects
 from ecosystem.studies.report.origin_findings import fit_findings, mixture_findings, survival_findings
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import Measure
@@ -40,6 +41,19 @@ class StudyReportData:
 
     results: Results
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    by_world: Results | None = None  # of a study over a posterior: the results before draws were pooled
+
+    @classmethod
+    def of(cls, results: Results) -> StudyReportData:
+        """Return the data of a study; those of a study over a posterior have one world, and draws in place of seeds."""
+        if not results.study.has_posterior:
+            return cls(results)
+        return cls(pooled(results), by_world=results)
+
+    @cached_property
+    def posterior_effects(self) -> list[PosteriorEffect]:
+        """The effects over worlds drawn from a posterior; none for other studies."""
+        return [] if self.by_world is None else posterior_effects(self.by_world)
 
     @property
     def study(self) -> Study:
@@ -195,6 +209,7 @@ def findings(data: StudyReportData) -> list[str]:
             f"{counted(len(study.seeds), 'seed')} at each of {len(data.arms)} points: the indices below show how much "
             "each axis matters.",
         ]
+    sentences += _over_posterior(data)
     for measure in study.measures:
         for world in data.worlds:
             rows = data.rows_of(measure, world)
@@ -212,6 +227,16 @@ def findings(data: StudyReportData) -> list[str]:
         for name in data.results.mixed
     ]
     return sentences
+
+
+def _over_posterior(data: StudyReportData) -> list[str]:
+    """State the effect of each arm with what is unknown of the parameters, and how often it is better."""
+    return [
+        f"{e.measure}: **{e.arm}** changes it by {signed(e.effect, 3)} (in a world of the posterior "
+        f"{interval(e.low, e.high)}, with 95 % probability) and is better than **{data.study.base_arm}** in "
+        f"{round(e.better * e.draws)} of {e.draws} draws."
+        for e in data.posterior_effects
+    ]
 
 
 def _comparisons(measure: Measure, world: str, rows: Sequence[Row], base: str) -> list[str]:

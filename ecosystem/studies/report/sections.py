@@ -152,7 +152,8 @@ def rankings(data: StudyReportData) -> Markup | None:
 
 def worlds(data: StudyReportData) -> Markup | None:
     """Show the regret of each arm over uncertain worlds."""
-    if len(data.worlds) < 2 or not data.study.compares:
+    results = data.by_world or data.results
+    if len(results.study.settings()) < 2 or not data.study.compares:
         return None
     parts = []
     for measure in data.study.measures:
@@ -164,7 +165,7 @@ def worlds(data: StudyReportData) -> Markup | None:
                 number(r.worst_regret, 4),
                 r.worst_world if r.worst_regret > 0 else "–",
             ]
-            for r in analysis.regrets(data.results, measure)
+            for r in analysis.regrets(results, measure)
         ]
         if rows:
             head = ["arm", "mean over worlds", "mean regret", "worst regret", "in world"]
@@ -259,9 +260,9 @@ def runs(data: StudyReportData) -> Markup:
 
 def methods(data: StudyReportData) -> Markup:
     """Describe the arms, the worlds and the statistical methods."""
-    study = data.study
+    study = (data.by_world or data.results).study
     arms = [(tinted(data.arms, arm), _values(lever)) for arm, lever in list(study.levers().items())[:LISTED_ARMS]]
-    settings = study.settings() if data.worlds != [""] else {}
+    settings = study.settings() if list(study.settings()) != [""] else {}
     return _section(
         "methods",
         base=study.base,

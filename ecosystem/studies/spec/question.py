@@ -1,4 +1,4 @@
-"""Questions: the common part of study and frontier files."""
+"""The common parts of files that define many runs of one scenario, and of study and frontier files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from ecosystem.studies.spec.design import Seed
 from ecosystem.times import time_context
 
 
-class Question(Spec):
-    """The common part of studies and frontiers: a base scenario, values set in every run, and the seeds."""
+class ManyRuns(Spec):
+    """The common part of files that define many runs: a base scenario, and values set in every run."""
 
     file_kind: ClassVar[FileKind]
     folder: ClassVar[str] = STUDIES  # the subfolder of bundled scenarios that is searched first for files of this kind
+    base_field: ClassVar[str] = "base"  # the key of the base scenario in files
 
     name: str = Field(description="name of the folder of the report; letters, digits, _ and -")
     description: str = Field("", description="the question, shown in listings and in the report")
@@ -35,7 +36,6 @@ class Question(Spec):
     )
     variant: str | None = Field(None, description="a variant of the base scenario; default: none")
     set: dict[str, Any] = Field({}, description="dotted path = value, set in every run (model preset, steps, …)")
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="the replicates, the same in every arm")
     _file: str = PrivateAttr("")
 
     @property
@@ -44,11 +44,9 @@ class Question(Spec):
         return self._file or self.name
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def _check_name(self) -> Self:
         if not NAME.fullmatch(self.name):
             raise ValueError(f'name: "{self.name}" may contain only letters, digits, "_" and "-"')
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: a seed is repeated; equal seeds give equal runs")
         return self
 
     @classmethod
@@ -68,7 +66,8 @@ class Question(Spec):
     @classmethod
     def _validated(cls, data: Mapping[str, Any], file: str) -> Self:
         try:
-            question = cls.model_validate(data, context={"calendar": _calendar(data, file)})
+            based = {**data, "base": data.get(cls.base_field)}
+            question = cls.model_validate(data, context={"calendar": _calendar(based, file)})
         except ValidationError as error:
             where = file or data["name"]
             raise ScenarioError("\n".join(f"{where}: {problem}." for problem in explain(error, "", cls))) from None
@@ -80,24 +79,12 @@ class Question(Spec):
         data = {key: value for key, value in self.plain().items() if key not in ("name", "description")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
-    def with_settings(self, values: Mapping[str, Any], seeds: int | None = None) -> Self:
-        """Return this question with more values set in every run, and only the first ``seeds`` seeds if given.
-
-        Raises ScenarioError if there are fewer seeds.
-        """
-        if seeds is not None and whole_number(seeds, "seeds", 1) > len(self.seeds):
-            raise ScenarioError(
-                f"{self.where}: seeds: --seeds {seeds}, but the file has {len(self.seeds)}; add seeds to the file."
-            )
-        data = self.plain() | {"set": {**self.set, **checked_paths(values)}, "seeds": self.seeds[:seeds]}
-        return self._validated(data, self._file)
-
     def base_scenario(self, folder: Path) -> tuple[Scenario, Path]:
         """Return the base scenario and the folder that its relative paths start from.
 
         ``folder`` is the folder of this question's file. Raises ScenarioError if the scenario is missing or invalid.
         """
-        field, folder = "base", Path(path_argument(folder, "base"))
+        field, folder = self.base_field, Path(path_argument(folder, "base"))
         try:
             file = named_file(self.base, folder)
             data = read_file(file)
@@ -122,10 +109,34 @@ class Question(Spec):
         """
 
 
+class Question(ManyRuns):
+    """The common part of studies and frontiers: many runs with the same seeds in every arm."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="the replicates, the same in every arm")
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is repeated; equal seeds give equal runs")
+        return self
+
+    def with_settings(self, values: Mapping[str, Any], seeds: int | None = None) -> Self:
+        """Return this question with more values set in every run, and only the first ``seeds`` seeds if given.
+
+        Raises ScenarioError if there are fewer seeds.
+        """
+        if seeds is not None and whole_number(seeds, "seeds", 1) > len(self.seeds):
+            raise ScenarioError(
+                f"{self.where}: seeds: --seeds {seeds}, but the file has {len(self.seeds)}; add seeds to the file."
+            )
+        data = self.plain() | {"set": {**self.set, **checked_paths(values)}, "seeds": self.seeds[:seeds]}
+        return self._validated(data, self._file)
+
+
 def _calendar(data: Mapping[str, Any], file: str) -> Calendar | None:
     """Return the calendar of the base scenario of a file with the values of ``set``; None if arms may differ in it.
 
-    Files that cannot be read are refused later (:meth:`Question.base_scenario`).
+    Files that cannot be read are refused later (:meth:`ManyRuns.base_scenario`).
     """
     own, levers = data.get("set"), [data.get(name) for name in ("arms", "worlds", "axes", "uncertain")]
     if any(isinstance(keys, Mapping) and {"start", "step"} & {*keys, *_keys(keys)} for keys in levers):

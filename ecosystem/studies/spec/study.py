@@ -7,6 +7,7 @@ is reused, and an interrupted one is resumed.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ecosystem.calendar import step_at
 from ecosystem.errors import ScenarioError, StoreError, nearest
@@ -26,6 +27,7 @@ from ecosystem.spec import Spec
 from ecosystem.studies.spec.design import Axes, Design, check_axes, points
 from ecosystem.studies.spec.law_fit import LawFit
 from ecosystem.studies.spec.measure import Measure, Step
+from ecosystem.studies.spec.posterior import PosteriorFile, PosteriorWorlds, Worlds
 from ecosystem.studies.spec.question import Question, with_values
 
 BRANCH_STEP = "branch.step"  # the lever that sets the last step an arm shares with its parent
@@ -84,7 +86,10 @@ class Study(Question):
     arms: dict[str, dict[str, Any]] = Field({}, description="named levers: tables of dotted path = value")
     axes: Axes = Field({}, description="levers by dotted path, instead of arms: a list of values, or a range")
     design: Design = Field(Design(), description="how the points of `axes` are chosen")
-    worlds: dict[str, dict[str, Any]] = Field({}, description="named uncertainties: tables of dotted path = value")
+    worlds: Worlds = Field(
+        {},
+        description="named uncertainties: tables of dotted path = value; or samples of a fit: posterior = PATH, draws",
+    )
     uncertain: Axes = Field({}, description="uncertainties by dotted path, instead of worlds: a list, or a range")
     draw: Design = Field(Design(), description="how the points of `uncertain` are chosen")
     branch: BranchPoint | None = Field(
@@ -97,6 +102,7 @@ class Study(Question):
         {}, description="price of one unit of each cost (`ecosystem list metrics`, scope cost)"
     )
     equal_cost: EqualCost | None = Field(None, description="ways to spend, compared at equal cost")
+    _drawn: dict[str, dict[str, Any]] | None = PrivateAttr(None)
     fit: LawFit | None = Field(None, description="a scaling law to fit to the models of all runs; default: none")
 
     @model_validator(mode="after")
@@ -109,7 +115,8 @@ class Study(Question):
         return self
 
     def _check_sections(self) -> None:
-        for section, names in (("arms", self.arms), ("worlds", self.worlds)):
+        named = {} if isinstance(self.worlds, PosteriorWorlds) else self.worlds
+        for section, names in (("arms", self.arms), ("worlds", named)):
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f'{section}: the name "{name}" may contain only letters, digits, "_" and "-"')
@@ -123,7 +130,11 @@ class Study(Question):
             raise ValueError(f"draw.method: {self.draw.method} is a sensitivity design for levers; use it in design")
 
     def _check_size(self) -> None:
-        size = _count(self.axes, self.arms) * _count(self.uncertain, self.worlds)
+        draws = isinstance(self.worlds, PosteriorWorlds)
+        worlds = self.worlds.draws if isinstance(self.worlds, PosteriorWorlds) else _count(self.uncertain, self.worlds)
+        size = _count(self.axes, self.arms) * worlds
+        if draws and not self.compares:
+            raise ValueError("worlds: a sensitivity design has no worlds of a posterior; give arms, or another design")
         if size > _MAX_CELLS:
             section = "arms" if self.arms else "axes"
             raise ValueError(
@@ -142,7 +153,7 @@ class Study(Question):
             raise ValueError("arms: a comparison needs at least two arms")
         if self.reference is not None and self.reference not in arms:
             raise ValueError(f"reference: {_no_arm(self.reference, arms)}")
-        if self.compares and len(self.seeds) < 2:
+        if self.compares and len(self.seeds) < 2 and not isinstance(self.worlds, PosteriorWorlds):
             raise ValueError("seeds: give at least two; one seed gives no interval for a difference")
 
     def _check_costs(self) -> None:
@@ -179,9 +190,33 @@ class Study(Question):
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return the worlds: name → dotted path → value. Without uncertainties there is one, with an empty name."""
+        if isinstance(self.worlds, PosteriorWorlds):
+            if self._drawn is None:
+                self._drawn = self._posterior().worlds(self.worlds.draws, self.worlds.seed)
+            return self._drawn
         if self.worlds:
             return dict(self.worlds)
         return points(self.uncertain, self.draw) if self.uncertain else {_UNNAMED: {}}
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the worlds are samples of the posterior of a fit."""
+        return isinstance(self.worlds, PosteriorWorlds)
+
+    def _posterior(self) -> PosteriorFile:
+        assert isinstance(self.worlds, PosteriorWorlds)
+        beside = Path(self._file).parent / self.worlds.posterior
+        try:
+            return PosteriorFile.open(beside if beside.is_file() else Path(self.worlds.posterior))
+        except ScenarioError as error:
+            raise self.error_at("worlds.posterior", error) from None
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits that identify this study, and the samples of its worlds if it has any."""
+        plain = super().fingerprint()
+        if not self.has_posterior:
+            return plain
+        return hashlib.sha256(f"{plain}{self._posterior().digest}".encode()).hexdigest()[:12]
 
     def cells(self, folder: Path) -> list[Cell]:
         """Return every run of the study, ordered by seed.

@@ -1,0 +1,1 @@
+"""Fits of scenarios to measurements: search, emulation, posterior, identifiability and report."""

@@ -1,0 +1,1 @@
+"""Fit files: parameters with priors, and targets."""

@@ -1,0 +1,83 @@
+"""Uncertain parameters as settings of a scenario: which dotted paths get a value, and how it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from ecosystem.spec import Spec
+
+_DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4, "year": 365.25}
+_DECIMALS = 9  # that durations and rates may have
+_NEVER = ("seed", "name", "description", "steps", "start", "step", "variants", "theory", "knobs", "placement")
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class Setting(Spec):
+    """The dotted paths of a scenario that one parameter sets, and the form in which its value is written there."""
+
+    path: str | None = Field(None, description="the dotted path that the parameter sets")
+    paths: list[str] | None = Field(None, description="several dotted paths that get the same value, instead of path")
+    unit: str | None = Field(
+        None,
+        description='written after the value, such as "years" or "per month", where the scenario accepts durations or '
+        "rates; absent: the value is a plain number",
+    )
+    since: str | None = Field(
+        None,
+        description="a date: the setting is the date that is the value, in `unit`, after this one; absent: no date",
+    )
+    whole: bool = Field(False, description="round the value to a whole number")
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        if value is None:
+            return None
+        try:
+            return (value if isinstance(value, date) else date.fromisoformat(str(value))).isoformat()
+        except ValueError:
+            raise ValueError(f"must be a date, such as 2022-11-30, not {value!r}") from None
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Setting:
+        if (self.path is None) == (self.paths is None):
+            raise ValueError("path: give either path (one dotted path) or paths (a list)")
+        if not self.targets:
+            raise ValueError("paths: is empty; give at least one dotted path")
+        for path in self.targets:
+            if not _PATH.fullmatch(path):
+                raise ValueError(f'path: "{path}" is no dotted path, such as "trainers.labs.decoding.temperature"')
+            if path.split(".")[0] in _NEVER:
+                raise ValueError(f'path: "{path}" is no setting of the world; choose another path')
+        if self.since is not None and (self.unit is None or self.unit.removesuffix("s") not in _DAYS):
+            raise ValueError(f"unit: give the unit of the time after since: {', '.join(f'{unit}s' for unit in _DAYS)}")
+        return self
+
+    @property
+    def targets(self) -> list[str]:
+        """The dotted paths."""
+        return [self.path] if self.path is not None else list(self.paths or [])
+
+    def written(self, value: float) -> Any:
+        """Return a value as it is written in a scenario: a number, a number with its unit, or a date."""
+        number = round(value) if self.whole else float(value)
+        if self.since is not None:
+            days = number * _DAYS[str(self.unit).removesuffix("s")]
+            return (date.fromisoformat(self.since) + timedelta(days=round(days))).isoformat()
+        if self.unit is None:
+            return number
+        return f"{f'{number:.{_DECIMALS}f}'.rstrip('0').rstrip('.')} {self.unit}"
+
+    def values(self, value: float) -> dict[str, Any]:
+        """Return the settings of a value: dotted path → what is written there."""
+        return dict.fromkeys(self.targets, self.written(value))
+
+
+def settings_at(parameters: Mapping[str, Setting], values: Mapping[str, float]) -> dict[str, Any]:
+    """Return the settings of several parameters: dotted path → what is written there."""
+    return {path: v for name, setting in parameters.items() for path, v in setting.values(values[name]).items()}
