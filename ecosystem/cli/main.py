@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ecosystem.cli import beginning, checking, reading, running, studying
+from ecosystem.cli import beginning, checking, comparing, reading, running, studying
 from ecosystem.interpreter import require_docstrings
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
@@ -122,6 +122,8 @@ for _command in (
     studying.study,
     studying.threshold,
     studying.fit,
+    comparing.compare,
+    comparing.prune,
     reading.audit,
     reading.lineage,
     reading.list_,

@@ -29,19 +29,26 @@ LISTED = [
         "laws",
         "scaling_laws",
         "tasks",
+        "runs",
     )
 ]
 
 
 @click.command("list")
 @click.argument("what", metavar="WHAT", type=click.Choice(LISTED))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder of runs to list.")
 @JSON
-def list_(what: str, as_json: bool) -> None:
-    """List files, kinds, metrics or laws with their fields.
+def list_(what: str, out: Path, as_json: bool) -> None:
+    """List files, kinds, metrics or laws with their fields, or stored runs.
 
     WHAT is one of scenarios, studies, fits, entries (tables of all files), models, policies, sources, metrics,
-    laws, scaling_laws and tasks.
+    laws, scaling_laws, tasks and runs (those in --out, with their disk use).
     """
+    if what == "runs":
+        from ecosystem.cli.disk import runs_listing
+
+        click.echo(runs_listing(out, as_json))
+        return
     from ecosystem.cli.listing import listing
 
     click.echo(listing(what, as_json))
