@@ -106,7 +106,7 @@ def test_nothing_goes_without_a_yes_or_in_a_dry_run(stored):
 
 @pytest.mark.slow
 def test_newer_runs_are_left_alone(stored):
-    out, parent, branch, _ = stored
+    out, _, branch, _ = stored
     assert json.loads(prune(out, "--older-than", 1, "--dry-run", "--json").stdout)["bytes"] == 0
     for record in (branch / "commits").iterdir():
         os.utime(record, (0, 0))
@@ -116,7 +116,7 @@ def test_newer_runs_are_left_alone(stored):
 
 @pytest.mark.slow
 def test_a_run_at_work_pinned_or_damaged_stays(stored):
-    out, parent, branch, _ = stored
+    out, _, branch, _ = stored
     run = Run.open(branch)
     with run.store.lock():
         error = prune(out, "--runs", "--yes").exception
@@ -131,7 +131,7 @@ def test_a_run_at_work_pinned_or_damaged_stays(stored):
 
 @pytest.mark.slow
 def test_runs_are_listed_with_their_disk_use(stored):
-    out, parent, _, stopped = stored
+    out, parent, _, _ = stored
     said = CliRunner().invoke(cli, ["list", "runs", "--out", str(out)]).output
     assert said.count("finished") == 2 and "step 1 of 3" in said and "3 runs, " in said
     rows = json.loads(CliRunner().invoke(cli, ["list", "runs", "--out", str(out), "--json"]).output)

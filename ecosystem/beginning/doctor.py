@@ -24,6 +24,7 @@ from ecosystem.interpreter import cores, memory_size
 SHOWN = ("torch", "mesa", "transformers", "tokenizers", "polars", "numpy", "networkx", "altair", "pydantic", "click")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 _DEVELOPMENT = ("dev", "test", "docs", "bench")
+_ALL = 99  # snapshots: more than there are
 _TINY = {
     "models.tiny": {"preset": "trigram", "vocabulary": 300},
     "steps": 2,
@@ -123,33 +124,34 @@ def self_test() -> dict[str, Any]:
 
     Takes a few seconds. The result has ``passed``, ``seconds`` and, if it failed, ``problem``.
     """
-    from ecosystem.runs.environment import Machine
-    from ecosystem.runs.execute import begin
-    from ecosystem.runs.run import Run, folder_of
-    from ecosystem.scenario.presets import located
-    from ecosystem.scenario.scenario import Scenario
-
     started, problem = time.monotonic(), ""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            scenario = Scenario.load(located("smoke")).override({**_TINY, "changes": []})
-            files = []
-            for name, stops in (("whole", [99]), ("resumed", [2, 99])):
-                place = Path(folder) / name
-                for most in stops:
-                    with closing(begin(scenario, out=place, machine=Machine("cpu", 1), cache=Path(folder))) as steps:
-                        for _ in islice(steps, most):
-                            pass
-                run = Run.open(folder_of(scenario, place))
-                run.verify()
-                files.append([commit.files for commit in run.store.commits()])
-            if files[0] != files[1]:
+            if _files_of_run(Path(folder), "whole", [_ALL]) != _files_of_run(Path(folder), "resumed", [2, _ALL]):
                 problem = "a resumed run differs from an uninterrupted one"
     except EcosystemError as error:
         problem = str(error)
     except Exception as error:  # a broken library can raise anything, and all of it is a finding
         problem = f"{type(error).__name__}: {error}"
     return {"passed": not problem, "seconds": round(time.monotonic() - started, 1), "problem": problem}
+
+
+def _files_of_run(folder: Path, name: str, stops: list[int]) -> list[dict[str, dict[str, Any]]]:
+    """Run the tiny world, stopping after so many snapshots each time; return size and hash of its files."""
+    from ecosystem.runs.environment import Machine
+    from ecosystem.runs.execute import begin
+    from ecosystem.runs.run import Run, folder_of
+    from ecosystem.scenario.presets import located
+    from ecosystem.scenario.scenario import Scenario
+
+    scenario = Scenario.load(located("smoke")).override({**_TINY, "changes": []})
+    for most in stops:
+        with closing(begin(scenario, out=folder / name, machine=Machine("cpu", 1), cache=folder)) as snapshots:
+            for _ in islice(snapshots, most):
+                pass
+    run = Run.open(folder_of(scenario, folder / name))
+    run.verify()
+    return [commit.files for commit in run.store.commits()]
 
 
 def text(found: dict[str, Any]) -> str:

@@ -29,13 +29,12 @@ LISTED = [
         "laws",
         "scaling_laws",
         "tasks",
-        "runs",
     )
 ]
 
 
 @click.command("list")
-@click.argument("what", metavar="WHAT", type=click.Choice(LISTED))
+@click.argument("what", metavar="WHAT", type=click.Choice([*LISTED, "runs"]))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder of runs to list.")
 @JSON
 def list_(what: str, out: Path, as_json: bool) -> None:
