@@ -26,6 +26,7 @@ KINDS = {
     ".parquet": "parquet",
 }
 COLUMNS = ("text", "content", "body", "document", "article", "story", "abstract", "completion", "prompt")
+_COMPRESSION = re.compile("(" + "|".join(map(re.escape, COMPRESSED)) + ")$")
 _GLOB = re.compile(r"[*?\[]")
 _TRIED = 200  # documents that are read to see where documents end, and lines to find the column
 _SHORT_FILE = 1500  # words; a folder of files of at most so many words holds one document a file
@@ -59,7 +60,7 @@ def choose_source(place: Path, base: Path, column: str | None = None) -> ChosenS
     else:
         _require_file(place)
         ending, path, files = _plain_ending(place), place.as_posix(), [place]
-    kind = KINDS.get(re.sub("|".join(map(re.escape, COMPRESSED)) + "$", "", ending), "text")
+    kind = _kind(ending) or "text"
     fields: dict[str, Any] = {"kind": kind, "path": _relative(path, place, base)}
     if kind != "text":
         fields["column"] = column or _column(kind, files[0])
@@ -71,6 +72,18 @@ def choose_source(place: Path, base: Path, column: str | None = None) -> ChosenS
         notes.append(note)
         source = _source(fields)
     return ChosenSource(source, fields, notes, base)
+
+
+def holds_texts(folder: Path) -> bool:
+    """Return whether a folder has files of texts below it, and no runs."""
+    if not is_folder(folder) or next(folder.rglob("scenario.toml"), None) is not None:
+        return False
+    return any(_kind(_plain_ending(file)) for file in folder.rglob("*") if file.is_file())
+
+
+def _kind(ending: str) -> str | None:
+    """Return the kind of source for files with an ending, perhaps with that of a compression."""
+    return KINDS.get(_COMPRESSION.sub("", ending).lower())
 
 
 def _source(fields: dict[str, Any]) -> FileSource:
@@ -99,7 +112,7 @@ def _ending(folder: Path) -> tuple[str, list[str]]:
     counts: Counter[str] = Counter()
     for file in folder.rglob("*"):
         ending = _plain_ending(file)
-        if file.is_file() and re.sub("|".join(map(re.escape, COMPRESSED)) + "$", "", ending).lower() in KINDS:
+        if file.is_file() and _kind(ending):
             sizes[ending] += file.stat().st_size
             counts[ending] += 1
     if not sizes:
