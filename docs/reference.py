@@ -158,7 +158,7 @@ def models() -> str:
 def _preset(name: str) -> list[str]:
     data = with_preset({"preset": name}, None)
     family = FAMILIES.get(data.pop("kind")).model_validate(data)
-    about = [row.removeprefix("#").strip() for row in presets()[name].read_text().splitlines() if row.startswith("#")]
+    about = [row.removeprefix("#").strip() for row in presets()[name].read_text().splitlines() if row.startswith("# ")]
     parameters = family.workload().parameters
     return [
         code(name),

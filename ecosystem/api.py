@@ -40,6 +40,7 @@ from ecosystem.runs.progress import RunProgress, said_if_stopped
 from ecosystem.runs.remote.places import local_folder, urls_in_errors
 from ecosystem.runs.run import Run as StoredRun
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import located
 from ecosystem.scenario.scenario import Scenario
 
 
@@ -60,16 +61,17 @@ def run(
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
-    ``scenario`` is a Scenario or the path of a scenario file, and ``seed`` replaces its seed. The run folder is made in
-    ``out``, a folder or the URL of an object store (``s3://bucket/runs``). ``device`` is "auto", "cpu", "cuda" or
-    "mps"; ``threads`` is the number of compute threads (default: all cores, or those of the run that is resumed).
-    ``cache`` is the folder for foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or the user's cache folder).
-    ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress. ``placement`` sets keys of the
-    table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the memory for the run on CPUs, such
-    as "4GB" (default: all): batches are computed in smaller parts to fit it, which the run records and a resume keeps.
+    ``scenario`` is a Scenario, the path of a scenario file or the name of a bundled one, and ``seed`` replaces its
+    seed. The run folder is made in ``out``, a folder or the URL of an object store (``s3://bucket/runs``). ``device``
+    is "auto", "cpu", "cuda" or "mps"; ``threads`` is the number of compute threads (default: all cores, or those of the
+    run that is resumed). ``cache`` is the folder for foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or the
+    user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress.
+    ``placement`` sets keys of the table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the
+    memory for the run on CPUs, such as "4GB" (default: all): batches are computed in smaller parts to fit it, which the
+    run records and a resume keeps.
     ``callbacks`` follow the run: names, such as "tensorboard", or objects
-    (:class:`ecosystem.runs.callbacks.base.Callback`).
-    ``plugins`` are Python files with kinds that a scenario file uses (:func:`ecosystem.load_plugin`).
+    (:class:`ecosystem.runs.callbacks.base.Callback`). ``plugins`` are Python files with kinds that a scenario file uses
+    (:func:`ecosystem.load_plugin`).
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
@@ -77,7 +79,7 @@ def run(
     load_plugins(plugins)
     base = Path()
     if not isinstance(scenario, Scenario):
-        file = path_of(scenario, "Scenario")
+        file = located(path_of(scenario, "Scenario"))
         base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
         scenario = scenario.override({"seed": whole_number(seed, "seed")})

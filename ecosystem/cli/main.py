@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ecosystem.cli import checking, reading, running, studying
+from ecosystem.cli import beginning, checking, comparing, reading, running, studying
 from ecosystem.cli.options import PLUGIN
 from ecosystem.interpreter import require_docstrings
 
@@ -112,6 +112,8 @@ def cli() -> None:
 
 
 for _command in (
+    beginning.new,
+    beginning.doctor,
     running.run,
     checking.check,
     running.view,
@@ -121,6 +123,8 @@ for _command in (
     studying.study,
     studying.threshold,
     studying.fit,
+    comparing.compare,
+    comparing.prune,
     reading.audit,
     reading.lineage,
     reading.list_,

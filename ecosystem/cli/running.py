@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ecosystem.cli.comparing import run_seeds, seeds_of
 from ecosystem.cli.options import (
     CACHE,
     DEVICE,
@@ -23,6 +24,7 @@ from ecosystem.cli.options import (
     SUMMARY,
     VARIANT,
     Place,
+    ScenarioPlace,
     following_options,
     local_only,
     placement_options,
@@ -38,6 +40,7 @@ from ecosystem.cli.options import (
 @VARIANT
 @SET
 @SEED
+@click.option("--seeds", "seed_list", metavar="SEEDS", help="Several seeds, such as 1-8 or 1,3,5; one report.")
 @STEPS
 @OUT_OR_URL
 @DEVICE
@@ -57,6 +60,7 @@ def run(
     variant: str | None,
     settings: tuple[str, ...],
     seed: int | None,
+    seed_list: str | None,
     steps: int | None,
     out: Path | str,
     device: str,
@@ -72,32 +76,47 @@ def run(
 ) -> None:
     """Run or resume a scenario and write its report.
 
-    An interrupted run continues after its last committed step. The path of the report is printed last.
+    SCENARIO is a file, or the name of one that comes with ecosystem (finite_web). An interrupted run continues after
+    its last committed step. The path of the report is printed last. With --seeds, the scenario is run with every seed,
+    and the report printed last has means and 95 % intervals over seeds.
+
+    Example: ecosystem run finite_web --set models.small.preset=trigram --seeds 1-8
     """
+    from ecosystem.errors import EcosystemError
     from ecosystem.placement.spec import chosen_placement
     from ecosystem.runs.planning.memory import memory_budget
     from ecosystem.runs.progress import RunProgress
 
-    spec = read_scenario(scenario, variant, settings, seed, steps)
+    if seed_list is not None and (seed is not None or not isinstance(out, Path)):
+        reason = "give --seed or --seeds, not both" if seed is not None else "several seeds need a local --out"
+        raise EcosystemError(f"--seeds {seed_list}: {reason}.")
+    seeds = None if seed_list is None else seeds_of(seed_list)
+    spec = read_scenario(scenario, variant, settings, seed if seeds is None else seeds[0], steps)
     placed, budget = chosen_placement(spec.placement, placement), memory_budget(memory)
     progress = RunProgress(quiet=quiet, json=as_json)
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
-    summary = run_scenario(
-        spec,
-        progress,
-        out=out,
-        device=device,
-        threads=threads,
-        dry_run=dry_run,
-        fresh=fresh,
-        base=scenario.parent,
-        where=str(scenario),
-        placement=placed,
-        memory=budget,
-        callbacks=callbacks,
-        notify=notify,
-    )
+    def run_one(seed: int) -> dict[str, Any]:
+        return run_scenario(
+            spec.override({"seed": seed}) if seed != spec.seed else spec,
+            progress if seeds is None else RunProgress(quiet=quiet, json=as_json),
+            out=out,
+            device=device,
+            threads=threads,
+            dry_run=dry_run,
+            fresh=fresh,
+            base=scenario.parent,
+            where=str(scenario),
+            placement=placed,
+            memory=budget,
+            callbacks=callbacks,
+            notify=notify,
+        )
+
+    if seeds is None or dry_run:
+        summary = run_one(spec.seed)
+    else:
+        summary = run_seeds(run_one, seeds, Path(out), progress.say)
     print_result(summary if as_json else summary.get("report"))
 
 
@@ -227,7 +246,14 @@ def report(runs: tuple[Path | str, ...]) -> None:
 
 
 @click.command()
-@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=Place(), callback=local_only)
+@click.argument(
+    "places",
+    metavar="SCENARIO | RUN [RUN]",
+    nargs=-1,
+    required=True,
+    type=ScenarioPlace(runs=True),
+    callback=local_only,
+)
 @VARIANT
 @SET
 @SEED

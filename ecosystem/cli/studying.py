@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ecosystem.cli.options import (
+    ScenarioPlace,
     execution_options,
     many_runs_options,
     print_result,
@@ -21,7 +22,7 @@ from ecosystem.cli.options import (
 
 
 @click.command()
-@click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
+@click.argument("file", metavar="STUDY", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate every arm and list its runs; run nothing.")
 @execution_options
 def study(
@@ -63,7 +64,7 @@ def study(
 
 
 @click.command()
-@click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FRONTIER", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate both ends of the range, and list their runs; run nothing.")
 @execution_options
 def threshold(
@@ -107,7 +108,7 @@ def threshold(
 
 
 @click.command()
-@click.argument("file", metavar="FIT", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FIT", type=ScenarioPlace(prefer="fits"))
 @click.option("--dry-run", is_flag=True, help="Validate the fit and list its targets and runs; run nothing.")
 @click.option("--trials", type=click.IntRange(min=8), help="Points that are tried (default: those of the file).")
 @click.option("--replicates", type=click.IntRange(min=1), help="Runs at a point (default: those of the file).")

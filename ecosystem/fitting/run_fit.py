@@ -31,6 +31,7 @@ from ecosystem.plugins import load_plugins
 from ecosystem.runs.files import archive_existing
 from ecosystem.runs.remote.places import open_run
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import FITS, located
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions
@@ -103,7 +104,7 @@ def fit(
     """
     load_plugins(plugins)
     if not isinstance(file, Fit):
-        path = path_of(file, "Fit")
+        path = located(path_of(file, "Fit"), prefer=FITS)
         base, file = path.parent, Fit.load(path)
     return run_fit(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))

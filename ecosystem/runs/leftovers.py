@@ -24,7 +24,7 @@ from ecosystem.runs.store import TABLES, Store
 _STEP_FILE = r"\d{6,}(-\d{4,})?(-[0-9a-f]{32})?(-bfloat16)?\.(json|parquet|safetensors)"
 # Files being written, some of them by workers (with a number of their own), and markers that workers look for.
 _PARTIAL = rf"\.({_STEP_FILE}|[0-9a-f]{{32}})\.part"
-_OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
+_OWN_STEP = re.compile(rf"(pinned|deleted)/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
 def sweep(store: Store) -> list[str]:

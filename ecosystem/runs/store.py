@@ -160,6 +160,8 @@ class Store(CommitHistory):
         if not 0 <= step < len(commits):
             last = len(commits) - 1
             raise StoreError(f"{self.folder}: step {step} is not committed; this run has steps 0 to {last}.")
+        if weights and self.owning_store(step).weights_deleted(step):
+            raise StoreError(f"{self.folder}: the models of step {step} were deleted by `ecosystem prune`.")
         if weights and not commits[step].kept and step not in (kept := self.steps_with_weights()):
             raise StoreError(
                 f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
@@ -198,10 +200,12 @@ class Store(CommitHistory):
             owner = self.owning_store(commit.step) if commit.kept and commit.pruned() else self
             later = commit.step < (last if owner is self else lasts.setdefault(owner.folder, owner.last()))
             pruned = commit.pruned() if later else []
+            deleted = self.owning_store(commit.step).weights_deleted(commit.step)
             for name in commit.files:
-                if name not in pruned and (weights or not name.startswith("weights/")):
-                    self.check(commit, name)
-                    checked += 1
+                if name in pruned or (name.startswith("weights/") and (deleted or not weights)):
+                    continue
+                self.check(commit, name)
+                checked += 1
         return checked
 
     def past(self, step: int | None = None, *, models: bool = True) -> History:
@@ -314,6 +318,21 @@ class Store(CommitHistory):
             together = Together.write(folder, snapshot.t, snapshot.weights, rounds=rounds)
             flush_folder(folder)
         return together
+
+    def delete_weights(self, step: int) -> None:
+        """Delete the weights of a past step of this folder, and note that they are not missing by mistake."""
+        self.write(f"deleted/{step:06d}", b"")
+        for name in self.commits()[step].table_files("weights"):
+            with io_errors(self.folder / name):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def weights_deleted(self, step: int) -> bool:
+        """Return whether the weights of a step of this folder were deleted by :meth:`delete_weights`."""
+        return (self.folder / "deleted" / f"{step:06d}").exists()
+
+    def pinned(self) -> list[int]:
+        """Return the steps whose models are kept because branches were made from them, ascending."""
+        return sorted(int(path.name) for path in (self.folder / "pinned").glob("*") if path.name.isdecimal())
 
     def pin(self, step: int) -> None:
         """Keep the models of a step regardless of ``weights_every``, because a branch needs them."""

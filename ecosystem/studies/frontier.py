@@ -23,6 +23,7 @@ from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import STUDIES, located
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
@@ -66,7 +67,7 @@ def frontier(
     """
     load_plugins(plugins)
     if not isinstance(file, Frontier):
-        path = path_of(file, "Frontier")
+        path = located(path_of(file, "Frontier"), prefer=STUDIES)
         base, file = path.parent, Frontier.load(path)
     return run_frontier(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))

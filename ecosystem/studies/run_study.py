@@ -24,6 +24,7 @@ from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.runs.remote.places import last_step, open_run, place_of, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import STUDIES, located
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions, start_engine
@@ -45,7 +46,7 @@ def study(
     plugins: Iterable[str | Path] = (),
     **options: Unpack[ExecutionKeywords],
 ) -> StudyResult:
-    """Run a study (a Study or the path of a file), write its report and return its results.
+    """Run a study (a Study, or the path or bundled name of a file), write its report and return its results.
 
     Finished runs are reused. ``base`` is the folder to which the base scenario of a Study object is relative.
     ``plugins`` are Python files with kinds that the scenarios use (:func:`ecosystem.load_plugin`), and ``options`` are
@@ -54,7 +55,7 @@ def study(
     """
     load_plugins(plugins)
     if not isinstance(file, Study):
-        path = path_of(file, "Study")
+        path = located(path_of(file, "Study"), prefer=STUDIES)
         base, file = path.parent, Study.load(path)
     return run_study(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
