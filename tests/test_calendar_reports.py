@@ -128,6 +128,7 @@ def test_a_branch_at_no_step_is_refused(run, finished) -> None:
         ),
         ("september", "'september' is no step"),
         ("2022-13", "is no date of the calendar"),
+        ("2022-01", "2022-01 is before the opening, 2022-06-01"),
     ):
         with pytest.raises(ScenarioError, match=expected):
             Branch.of(run, when, {})
