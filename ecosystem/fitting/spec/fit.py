@@ -92,9 +92,7 @@ class Fit(ManyRuns):
                 if path in seen:
                     raise ValueError(f'parameters.{name}.path: "{path}" is set by {seen[path]} too; set it once')
                 if path in self.set:
-                    raise ValueError(
-                        f'set: "{path}" is uncertain (parameters.{name}); remove it here, or the parameter'
-                    )
+                    raise ValueError(f'set: "{path}" is uncertain (parameters.{name}); remove one of the two')
                 seen[path] = name
         if self.morris == 1:
             raise ValueError("morris: give 0 (no screening), or at least 2 trajectories")
