@@ -63,7 +63,7 @@ def _dates_axis(theme: ChartTheme, calendar: Calendar, width: int) -> alt.X:
 
 
 def _moment(day: date) -> alt.DateTime:
-    """Return a day as the end of an axis. Reports interpret expressions, and Vega's interpreter takes no milliseconds."""
+    """Return a day as the end of an axis: Vega's interpreter of expressions, in reports, takes no milliseconds."""
     return alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True)
 
 
