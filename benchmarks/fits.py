@@ -1,6 +1,6 @@
 """How honest fits are, and which search serves them best: ``python -m benchmarks.fits coverage`` (or ``search``).
 
-Both simulate scenarios/mixed_loop.toml in memory, without run folders. The figures are in docs/calibration.md.
+Both simulate scenarios/mixed_loop.toml in memory, without run folders. The figures are in docs/fit.md.
 """
 
 from __future__ import annotations

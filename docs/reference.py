@@ -71,8 +71,7 @@ def studies() -> str:
 def fits() -> str:
     """Describe every table and key of fit files, and the priors."""
     about = (
-        "A fit names a scenario, its uncertain parameters and what was measured. [Calibration](../calibration.md) says "
-        "how it works."
+        "A fit names a scenario, its uncertain parameters and what was measured. [Fits](../fit.md) says how it works."
     )
     laws = {"uniform": Uniform, "log_uniform": LogUniform, "normal": Normal, "lognormal": LogNormal, "beta": Beta}
     priors = [part for name, law in laws.items() for part in _tables(law, f'A prior, law = "{name}"')]
@@ -159,7 +158,7 @@ def models() -> str:
 def _preset(name: str) -> list[str]:
     data = with_preset({"preset": name}, None)
     family = FAMILIES.get(data.pop("kind")).model_validate(data)
-    about = [row.removeprefix("#").strip() for row in presets()[name].read_text().splitlines() if row.startswith("#")]
+    about = [row.removeprefix("#").strip() for row in presets()[name].read_text().splitlines() if row.startswith("# ")]
     parameters = family.workload().parameters
     return [
         code(name),

@@ -22,45 +22,58 @@ __version__ = "0.1.0"
 __all__ = [
     "EcosystemError",
     "Fit",
+    "FitResult",
     "Frontier",
+    "FrontierResult",
     "Run",
     "Scenario",
     "Study",
+    "StudyResult",
     "World",
     "branch",
     "fit",
     "frontier",
+    "load_plugin",
     "run",
     "study",
+    "view",
 ]
 
 _HOME = {
     "EcosystemError": "ecosystem.errors",
     "Fit": "ecosystem.fitting.spec.fit",
+    "FitResult": "ecosystem.fitting.run_fit",
     "Frontier": "ecosystem.studies.spec.frontier",
-    "Run": "ecosystem.runs.run",
+    "FrontierResult": "ecosystem.studies.frontier",
+    "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
+    "StudyResult": "ecosystem.studies.study_result",
     "World": "ecosystem.simulation.world",
     "branch": "ecosystem.api",
     "fit": "ecosystem.fitting.run_fit",
     "frontier": "ecosystem.studies.frontier",
+    "load_plugin": "ecosystem.plugins",
     "run": "ecosystem.api",
     "study": "ecosystem.studies.run_study",
+    "view": "ecosystem.app.notebook",
 }
 
 if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.api import branch, run
+    from ecosystem.app.notebook import view
     from ecosystem.errors import EcosystemError
-    from ecosystem.fitting.run_fit import fit
+    from ecosystem.fitting.run_fit import FitResult, fit
     from ecosystem.fitting.spec.fit import Fit
-    from ecosystem.runs.run import Run
+    from ecosystem.notebook.run import Run
+    from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
-    from ecosystem.studies.frontier import frontier
+    from ecosystem.studies.frontier import FrontierResult, frontier
     from ecosystem.studies.run_study import study
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study
+    from ecosystem.studies.study_result import StudyResult
 else:
 
     def __getattr__(name: str) -> typing.Any:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,15 @@ from ecosystem.errors import DataError, EcosystemError, each_line, path_argument
 from ecosystem.families.base import CohortBuilder, build_cohort
 from ecosystem.interpreter import require_docstrings
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.notebook.run import Run
 from ecosystem.placement.cohort import Placement
 from ecosystem.placement.spec import PlacementSpec, chosen_placement
 from ecosystem.placement.workers import Workers
+from ecosystem.plugins import load_plugins
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.callbacks.base import Callback, made
+from ecosystem.runs.callbacks.notify import exit_at_sigterm, notified
+from ecosystem.runs.callbacks.watch import Watch
 from ecosystem.runs.environment import Machine, changed_error, changed_input, validate_device
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.job import Job
@@ -33,8 +38,9 @@ from ecosystem.runs.planning.estimate import Plan
 from ecosystem.runs.planning.memory import Resources, memory_budget, require_cpu, resources
 from ecosystem.runs.progress import RunProgress, said_if_stopped
 from ecosystem.runs.remote.places import local_folder, urls_in_errors
-from ecosystem.runs.run import Run
+from ecosystem.runs.run import Run as StoredRun
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import located
 from ecosystem.scenario.scenario import Scenario
 
 
@@ -50,23 +56,30 @@ def run(
     quiet: bool = True,
     placement: Mapping[str, Any] | None = None,
     memory: str | int | None = None,
+    callbacks: Sequence[str | Callback] = (),
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Run or resume a scenario, write its report and return the run.
 
-    ``scenario`` is a Scenario or the path of a scenario file, and ``seed`` replaces its seed. The run folder is made in
-    ``out``, a folder or the URL of an object store (``s3://bucket/runs``). ``device`` is "auto", "cpu", "cuda" or
-    "mps"; ``threads`` is the number of compute threads (default: all cores, or those of the run that is resumed).
-    ``cache`` is the folder for foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or the user's cache folder).
-    ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress. ``placement`` sets keys of the
-    table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the memory for the run on CPUs, such
-    as "4GB" (default: all): batches are computed in smaller parts to fit it, which the run records and a resume keeps.
+    ``scenario`` is a Scenario, the path of a scenario file or the name of a bundled one, and ``seed`` replaces its
+    seed. The run folder is made in ``out``, a folder or the URL of an object store (``s3://bucket/runs``). ``device``
+    is "auto", "cpu", "cuda" or "mps"; ``threads`` is the number of compute threads (default: all cores, or those of the
+    run that is resumed). ``cache`` is the folder for foundations and tokenizers (default: ``ECOSYSTEM_CACHE``, or the
+    user's cache folder). ``fresh`` moves an existing run aside and starts again. ``quiet`` prints no progress.
+    ``placement`` sets keys of the table of that name, such as ``{"engine": "ray", "workers": 4}``. ``memory`` is the
+    memory for the run on CPUs, such as "4GB" (default: all): batches are computed in smaller parts to fit it, which the
+    run records and a resume keeps.
+    ``callbacks`` follow the run: names, such as "tensorboard", or objects
+    (:class:`ecosystem.runs.callbacks.base.Callback`). ``plugins`` are Python files with kinds that a scenario file uses
+    (:func:`ecosystem.load_plugin`).
 
     Raises EcosystemError for errors that the user can correct. Steps committed before an error are kept; the same call
     resumes after them.
     """
+    load_plugins(plugins)
     base = Path()
     if not isinstance(scenario, Scenario):
-        file = path_of(scenario, "Scenario")
+        file = located(path_of(scenario, "Scenario"))
         base, scenario = file.parent, Scenario.load(file)
     if seed is not None:
         scenario = scenario.override({"seed": whole_number(seed, "seed")})
@@ -82,13 +95,14 @@ def run(
         base=base,
         placement=chosen_placement(scenario.placement, dict(placement or {})),
         memory=memory_budget(memory),
+        callbacks=callbacks,
     )
     with urls_in_errors(out):
         return Run.open(local_folder(summary["run"], weights=[summary["steps"]]))
 
 
 def branch(
-    parent: Run | str | Path,
+    parent: StoredRun | str | Path,
     step: int | str | date | None = None,
     values: Mapping[str, Any] | None = None,
     out: str | Path = "outputs",
@@ -100,6 +114,8 @@ def branch(
     cache: str | Path | None = None,
     fresh: bool = False,
     quiet: bool = True,
+    callbacks: Sequence[str | Callback] = (),
+    plugins: Iterable[str | Path] = (),
 ) -> Run:
     """Fork a stored run after ``step`` (default: the last), or resume such a branch; return the branch.
 
@@ -111,11 +127,14 @@ def branch(
 
     Raises EcosystemError for errors that the user can correct.
     """
-    parent = parent if isinstance(parent, Run) else Run.open(path_of(parent, "Run", "folder"))
+    load_plugins(plugins)
+    parent = parent if isinstance(parent, StoredRun) else Run.open(path_of(parent, "Run", "folder"))
     steps = None if steps is None else whole_number(steps, "steps", 1)
     forked = Branch.of(parent, parent.last_step if step is None else step, values or {}, steps=steps, name=name)
     progress = RunProgress(quiet=quiet)
-    summary = run_scenario(forked, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh)
+    summary = run_scenario(
+        forked, progress, out=out, device=device, threads=threads, cache=cache, fresh=fresh, callbacks=callbacks
+    )
     return Run.open(summary["run"])
 
 
@@ -133,41 +152,78 @@ def run_scenario(
     where: str = "",
     placement: PlacementSpec | None = None,
     memory: int | None = None,
+    callbacks: Sequence[str | Callback] = (),
+    notify: str | None = None,
 ) -> dict[str, Any]:
     """Plan, run or resume, and report; return a summary with run, report, steps, seed, seconds, final and events.
 
     ``base`` is the folder for relative paths of a scenario; a branch uses its parent's. ``where`` is the file of the
     scenario, which begins messages about files that are missing. ``placement`` says which workers compute the models;
-    None: this process. ``memory`` is a budget in bytes, of each worker if there are any. With ``dry_run`` nothing is
-    run, and the summary has run and plan only. The other parameters are those of :func:`run`.
+    None: this process. ``memory`` is a budget in bytes, of each worker if there are any. ``notify`` is a shell command
+    to call at the end (:func:`~ecosystem.runs.callbacks.notify.notified`). With ``dry_run`` nothing is run, and the
+    summary has run and plan only. The other parameters are those of :func:`run`.
     """
     started = time.monotonic()
     require_docstrings()
     validate_device(device, threads)
     if cache is not None:
         path_argument(cache, "cache")
-    with urls_in_errors(out), _file_in_errors(where):
+    followers, scenario = made(callbacks), target.scenario if isinstance(target, Branch) else target
+    ends = notified(None if dry_run else notify, {"name": scenario.name, "seed": scenario.seed})
+    with ends as outcome, urls_in_errors(out), _file_in_errors(where):
         job = Job.of(target, out=out, cache=cache, fresh=fresh, base=base)
+        outcome["run"] = job.place
         for sentence in [] if job.branch is None else job.branch.notes():
             progress.say(sentence)
-        if job.last >= job.scenario.steps and not dry_run:
-            return _finished(job, progress, started)
-        if job.branch is not None and job.last < 0:
-            job.branch.parent.store.require(job.branch.step)
-        require_inputs([job.scenario], job.base)
-        machine = machine_for(job.folder, device, threads, job.branch, fresh=fresh, placement=placement)
-        with _workers(job.scenario, machine, placement, progress) as workers:
-            plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
-            plan = replace(plan, resources=_resources(job, machine, memory, workers))
-            progress.say(plan.text())
-            if plan.resources is not None:
-                plan.resources.require()
-                machine = replace(machine, parts=plan.resources.parts)
-            if dry_run:
-                return {"run": job.place, "plan": plan.plain()}
-            progress.say(job.opening())
-            _execute(job, machine, progress, build_cohort if workers is None else Placement(workers).cohort)
-        return _summary(job, Run.open(job.folder), _report(job.folder), started)
+        if dry_run:
+            with _planned(job, progress, device, threads, cache, placement, memory) as planned:
+                return {"run": job.place, "plan": planned.plan.plain()}
+        with Watch(followers, job) as watch:
+            if job.last >= job.scenario.steps:
+                summary = _finished(job, progress, started)
+            else:
+                with _planned(job, progress, device, threads, cache, placement, memory) as planned:
+                    progress.say(job.opening())
+                    _execute(job, planned.machine, progress, planned.builder, watch)
+                watch.end("finished")
+                summary = _summary(job, Run.open(job.folder), _report(job.folder), started)
+        outcome |= {key: summary[key] for key in ("report", "steps")}
+        return summary
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The plan of a run, where it is computed, and what builds its models there."""
+
+    plan: Plan
+    machine: Machine
+    builder: CohortBuilder
+
+
+@contextmanager
+def _planned(
+    job: Job,
+    progress: RunProgress,
+    device: str,
+    threads: int | None,
+    cache: str | Path | None,
+    placement: PlacementSpec | None,
+    memory: int | None,
+) -> Iterator[_Planned]:
+    """Plan the missing steps of a run and print the plan; inside, its workers are there."""
+    if job.branch is not None and job.last < 0:
+        job.branch.parent.store.require(job.branch.step)
+    require_inputs([job.scenario], job.base)
+    machine = machine_for(job.folder, device, threads, job.branch, fresh=job.fresh, placement=placement)
+    # Once more within: Ray replaces the handler of SIGTERM by one that aborts the process after three seconds.
+    with _workers(job.scenario, machine, placement, progress) as workers, exit_at_sigterm():
+        plan = Plan.of(job.scenario, machine, cache_folder(cache), job.base, done=job.done).placed(workers)
+        plan = replace(plan, resources=_resources(job, machine, memory, workers))
+        progress.say(plan.text())
+        if plan.resources is not None:
+            plan.resources.require()
+            machine = replace(machine, parts=plan.resources.parts)
+        yield _Planned(plan, machine, build_cohort if workers is None else Placement(workers).cohort)
 
 
 @contextmanager
@@ -229,8 +285,8 @@ def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]
     return _summary(job, run, str(report) if current else _report(job.folder), started)
 
 
-def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortBuilder) -> None:
-    """Run the missing steps, and print a line for each."""
+def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortBuilder, watch: Watch) -> None:
+    """Run the missing steps; print a line for each and report it to callbacks."""
     done, steps = job.last, job.scenario.steps
     try:
         with progress:
@@ -248,13 +304,15 @@ def _execute(job: Job, machine: Machine, progress: RunProgress, builder: CohortB
             )
             started = time.monotonic()
             for snapshot in _pushed(job, snapshots):
-                done = snapshot.t
-                progress.say(step_line(snapshot, steps, time.monotonic() - started, job.scenario.calendar))
+                done, seconds = snapshot.t, time.monotonic() - started
+                line = step_line(snapshot, steps, seconds, job.scenario.calendar)
+                progress.step(line, done, steps, seconds)
                 for event in snapshot.state["events"]:
                     progress.say(f"  note: {event}")
+                watch.step(snapshot)
                 progress.steps(done, steps)
                 started = time.monotonic()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter at SIGTERM
         committed = f"Steps up to {done} of {steps} are committed" if done >= 0 else "No step is committed yet"
         click.echo(f"Stopped. {committed}; run the same command again to continue.", err=True)
         raise

@@ -104,9 +104,10 @@ class Curve(Spec):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return the schema of a number or a table."""
+        """Return the schema of a constant or a table."""
         table = handler.resolve_ref_schema(handler(schema))
-        return {"anyOf": [{"type": "number"}, {**table, "type": "object"}]}
+        constants = [part for part in table["properties"]["value"]["anyOf"] if part.get("type") != "null"]
+        return {"anyOf": [*constants, {**table, "type": "object"}]}
 
     def at(self, t: float) -> float:
         """Return the value at a time in steps."""

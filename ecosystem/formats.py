@@ -53,6 +53,12 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """Return a number with significant digits and commas between thousands; with an exponent above a million."""
+    short = f"{value:.{digits}g}"
+    return f"{float(short):,g}" if abs(value) < 1e6 else short
+
+
 def percent(value: float) -> str:
     """Return a share as a percentage, with one decimal below 10 % and above 99 %."""
     shown = 100 * value

@@ -75,6 +75,13 @@ class InputFiles:
         relative = expanded(path)
         return list(dict.fromkeys([Path.cwd() / relative, self.base / relative]))
 
+    def matches(self, path: str) -> list[Path]:
+        """Return what a path or pattern matches beside the scenario; nothing if that cannot be looked up."""
+        try:
+            return _matches(self.base / expanded(path))
+        except OSError:
+            return []
+
     def find(self, path: str, no_files: str, endings: Collection[str] = ()) -> list[Path]:
         """Return the files that a path or pattern names, in the first folder with any, sorted by name.
 

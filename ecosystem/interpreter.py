@@ -51,6 +51,18 @@ def thread_limits(threads: int) -> dict[str, str]:
     }
 
 
+def memory_used() -> int | None:
+    """Return the memory that this process holds now, in bytes; its peak outside Linux, None if nothing is known."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(ImportError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return None
+
+
 def memory_size() -> int | None:
     """Return the memory of this machine in bytes, or what a container allows; None if the system does not say."""
     try:

@@ -1,8 +1,8 @@
 """Registries of kinds: map a name in a scenario file (``kind = "minhash_dedup"``) to the class that implements it.
 
 Built-in kinds register by decorator when their module is imported. Third-party kinds come through the entry point
-group ``ecosystem.plugins``; each entry point names a module that registers on import. Plug-ins are loaded only to
-look up a name that no built-in kind has, or to list all kinds.
+group ``ecosystem.plugins``; each entry point names a module that registers on import. These plug-ins are loaded only
+to look up a name that no built-in kind has, or to list all kinds. Single files are loaded by :mod:`ecosystem.plugins`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from ecosystem.errors import ScenarioError, nearest
+from ecosystem.plugins import note_kind
 
 T = TypeVar("T", bound=type[Any])
 
@@ -42,6 +43,7 @@ class Registry(Generic[T]):
                 )
             cls.kind = kind
             self._kinds[kind] = cls
+            note_kind(cls.__module__, kind)
             return cls
 
         return enter

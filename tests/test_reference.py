@@ -10,7 +10,7 @@ from docs.prose import line, markdown
 from ecosystem import Fit, Frontier, Scenario, Study
 from ecosystem.cli.listing import fields_of
 from ecosystem.cli.main import cli
-from ecosystem.corpus.schema import ASSISTED, COLUMNS, LEFT
+from ecosystem.corpus.schema import ASSISTED, COLUMNS, LEFT, TIMINGS
 from ecosystem.families.base import FAMILIES
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.metrics.definitions import is_plugged_in
@@ -116,9 +116,9 @@ def test_every_preset_is_described(pages):
 
 @pytest.mark.parametrize("table", COLUMNS)
 def test_every_column_of_a_run_folder_is_described(table):
-    optional = {"corpus": ASSISTED, "index": LEFT}.get(table, {})
-    assert {name: column.dtype for name, column in COLUMNS[table].items()} == TABLES[table] | optional
-    assert COLUMNS.keys() == TABLES.keys()
+    optional, stored = {"corpus": ASSISTED, "index": LEFT}.get(table, {}), TABLES | {"timings": TIMINGS}
+    assert {name: column.dtype for name, column in COLUMNS[table].items()} == stored[table] | optional
+    assert COLUMNS.keys() == stored.keys()
     rows = _rows(reference.columns(table))
     for name, column in COLUMNS[table].items():
         assert column.text and rows[name] == [f"`{name}`", f"`{column.dtype}`", column.unit, line(column.text)]

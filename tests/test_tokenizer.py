@@ -93,13 +93,15 @@ def test_an_error_of_the_training_thread_reaches_the_caller():
 
 def test_a_task_that_cannot_be_counted_says_for_how_long_it_has_run(capsys):
     progress = RunProgress()
-    progress.HEARTBEAT_SECONDS = 0.0
-    for done in (0, 0):
-        progress.task("merging", done, 1)
-        time.sleep(0.01)
-    progress.task("fit", 1, 4)
-    time.sleep(0.01)
-    progress.task("fit", 2, 4)
+    progress.HEARTBEAT_SECONDS = 0.02
+    with progress:
+        for done in (0, 0):
+            progress.task("merging", done, 1)
+            time.sleep(0.2)
+        progress.task("fit", 1, 4)
+        time.sleep(0.02)
+        progress.task("fit", 2, 4)
+        time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("  merging: ") and lines[0].endswith(" so far")
-    assert "fit: 50%" in lines[-1] and lines[-1].endswith(" left")
+    assert lines[0].startswith("  merging: ") and " so far, " in lines[0] and lines[0].endswith(" of memory")
+    assert "fit: 50%" in lines[-1] and " left, " in lines[-1]

@@ -28,6 +28,7 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: data: blob:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
+EMBEDDED = "frame-ancestors 'none'", "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
 _KERNELS, _CLOSE = "/jupyter/api/kernels/", "/_solara/api/close/"  # addresses of a tab's connection and its end
 _TAB = re.compile(r"[0-9A-Za-z_-]{1,64}")  # browsers make a UUID
 _SETTINGS = {
@@ -43,10 +44,11 @@ _SETTINGS = {
 }
 
 
-def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], None], *, embed: bool = False) -> None:
     """Serve the page of a session until Ctrl-C; ``ready`` is called with its address once it can be opened.
 
-    Port 0 means any free port. Raises EcosystemError if the address cannot be bound or the extra is not installed.
+    Port 0 means any free port. ``embed`` lets pages of this machine, such as notebooks, show it in a frame.
+    Raises EcosystemError if the address cannot be bound or the extra is not installed.
     """
     os.environ.update(_SETTINGS)
     warnings.filterwarnings("ignore", module=r"solara\.|reacton\.")  # meant for developers of Solara applications
@@ -67,7 +69,7 @@ def serve(config: SessionConfig, host: str, port: int, ready: Callable[[str], No
     listening = _listen(host, port)
     address = f"http://{_bracketed(host)}:{listening.getsockname()[1]}"
     settings = uvicorn.Config(
-        _Guard(solara.app, names),
+        _Guard(solara.app, names, POLICY.replace(*EMBEDDED) if embed else POLICY),
         log_level="warning",
         ws_max_size=2**26,
         ws_ping_interval=60,
@@ -174,8 +176,8 @@ class _Guard:
     Requests that Solara would answer with a traceback are rejected too.
     """
 
-    def __init__(self, app: Any, names: set[str] | None) -> None:
-        self.app, self.names = app, names
+    def __init__(self, app: Any, names: set[str] | None, policy: str = POLICY) -> None:
+        self.app, self.names, self.policy = app, names, policy
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -197,7 +199,7 @@ class _Guard:
 
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                added = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                added = [(b"content-security-policy", self.policy.encode()), (b"referrer-policy", b"no-referrer")]
                 if scope["path"] == "/":
                     added.append((b"link", f"<{LIBRARY}>; rel=preload; as=script".encode()))
                 message = {**message, "headers": [*message.get("headers", []), *added]}

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ecosystem.cli.options import EVERY_STEP, SET, VARIANT, Place, read_scenario, read_values, run_folder, shown_as
+from ecosystem.cli.options import (
+    EVERY_STEP,
+    SET,
+    VARIANT,
+    ScenarioPlace,
+    read_scenario,
+    read_values,
+    run_folder,
+    shown_as,
+)
 
 if TYPE_CHECKING:
     from ecosystem.scenario.presets import FileKind
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=Place())
+@click.argument("files", nargs=-1, required=True, type=ScenarioPlace(runs=True))
 @VARIANT
 @SET
 def check(files: tuple[Path | str, ...], variant: str | None, settings: tuple[str, ...]) -> None:
@@ -66,6 +75,7 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
     from ecosystem.errors import DataError, EcosystemError
     from ecosystem.placement.spec import IGNORED_BY_STUDIES
     from ecosystem.scenario.consistency import unused_settings
+    from ecosystem.scenario.extending import read_file
     from ecosystem.scenario.inputs import (
         OpenedSources,
         downloads,
@@ -74,9 +84,9 @@ def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[st
         require_inputs,
         shortage,
     )
-    from ecosystem.scenario.presets import file_kind, read_toml
+    from ecosystem.scenario.presets import file_kind
 
-    data = read_toml(file)
+    data = read_file(file)
     kind = file_kind(data)
     if kind == "scenario":
         scenario, base = read_scenario(file, variant, settings, None, None, data), file.parent

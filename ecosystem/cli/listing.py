@@ -164,7 +164,7 @@ def _models() -> list[dict[str, Any]]:
     entries = []
     for name, file in presets().items():
         lines = file.read_text(encoding="utf-8").splitlines()
-        comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+        comment = [line.removeprefix("#").strip() for line in lines if line.startswith("# ")]
         entries.append({"name": f'preset = "{name}"', "about": " ".join(comment)})
     return entries + [{**entry, "name": f'kind = "{entry["name"]}"'} for entry in _kinds("models")]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from ecosystem.cli import checking, reading, running, studying
+from ecosystem.cli import beginning, checking, comparing, reading, running, studying
+from ecosystem.cli.options import PLUGIN
 from ecosystem.interpreter import require_docstrings
 
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
@@ -111,6 +112,8 @@ def cli() -> None:
 
 
 for _command in (
+    beginning.new,
+    beginning.doctor,
     running.run,
     checking.check,
     running.view,
@@ -120,6 +123,8 @@ for _command in (
     studying.study,
     studying.threshold,
     studying.fit,
+    comparing.compare,
+    comparing.prune,
     reading.audit,
     reading.lineage,
     reading.list_,
@@ -127,5 +132,5 @@ for _command in (
     reading.show,
     reading.tasks,
 ):
-    cli.add_command(_command)
+    cli.add_command(PLUGIN(_command))
 cli.add_command(studying.FRONTIER, "frontier")

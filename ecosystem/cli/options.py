@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from ecosystem.scenario.scenario import Scenario
 
 EVERY_STEP = range(sys.maxsize)
-SCENARIO = click.argument("scenario", type=click.Path(path_type=Path))
 SET = click.option(
     "--set",
     "settings",
@@ -45,6 +45,26 @@ CACHE = click.option(
     help="Folder for foundations and tokenizers (default: $ECOSYSTEM_CACHE, or the user's cache folder).",
 )
 
+
+def _load_plugin(context: click.Context, option: click.Parameter, files: tuple[Path, ...]) -> None:
+    """Load Python files with kinds of the user's own, before a command reads anything."""
+    if files:
+        from ecosystem.plugins import load_plugins
+
+        load_plugins(files)
+
+
+PLUGIN = click.option(
+    "--plugin",
+    metavar="FILE.py",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugin,
+    help="Python file with a filter, source, model, metric or law of your own; repeatable.",
+)
+
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -72,6 +92,50 @@ class Place(click.Path):
         from ecosystem.input_files import is_url
 
         return value if is_url(value) else super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the folders of runs below ``outputs``, and paths."""
+        return [*_completed(_runs(), incomplete), *super().shell_complete(ctx, param, incomplete)]
+
+
+class ScenarioPlace(Place):
+    """A file, given by its path or by the name of one that comes with ecosystem; perhaps also a run."""
+
+    def __init__(self, *, prefer: str = "", runs: bool = False) -> None:
+        """``prefer`` is the subfolder of bundled scenarios that is searched first; with ``runs``, runs are allowed."""
+        super().__init__()
+        self._prefer, self._runs = prefer, runs
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file or run folder; the URL of a run as it is."""
+        from ecosystem.scenario.presets import located
+
+        place = super().convert(value, param, ctx) if self._runs else Path(value)
+        return place if isinstance(place, str) else located(place, prefer=self._prefer, runs=self._runs)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of files that come with ecosystem, folders of runs where they are allowed, and paths."""
+        from ecosystem.scenario.presets import bundled_files
+
+        names = {
+            name: file
+            for name, file in bundled_files().items()
+            if ("/" in name) == ("/" in incomplete) and self._prefer in ("", file.parent.name)
+        }
+        places = [*_completed(names, incomplete), *(_completed(_runs(), incomplete) if self._runs else [])]
+        return [*places, *click.Path.shell_complete(self, ctx, param, incomplete)]
+
+
+def _completed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+
+
+def _runs() -> list[str]:
+    """Return the folders of runs below the usual folder for them."""
+    return [file.parent.as_posix() for file in Path("outputs").glob("*/*/scenario.toml")]
+
+
+SCENARIO = click.argument("scenario", type=ScenarioPlace())
 
 
 def local_only(context: click.Context, _: click.Parameter, places: Any) -> Any:
@@ -154,7 +218,41 @@ SUMMARY = click.option(
     help="Print a summary as JSON instead of the report's path; progress goes to standard error.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+NOTIFY = click.option(
+    "--notify",
+    metavar="COMMAND",
+    help="Shell command to call at the end, with the outcome in $ECOSYSTEM_OUTCOME (finished, stopped or failed).",
+)
 QUIET = click.option("--quiet", is_flag=True, help="Print the path of the report only.")
+
+
+def _shorthand(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the callbacks of --callback, and that of --tensorboard."""
+    return ("tensorboard", *names) if context.params.pop("tensorboard", False) else names
+
+
+def following_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what follows a run: --tensorboard, --callback and --notify."""
+    options = [
+        click.option(
+            "--tensorboard",
+            is_flag=True,
+            is_eager=True,
+            help="Write live curves to the folder tensorboard of the run: tensorboard --logdir outputs.",
+        ),
+        click.option(
+            "--callback",
+            "callbacks",
+            multiple=True,
+            metavar="NAME",
+            callback=_shorthand,
+            help="Call what follows the run, such as mlflow or wandb, at every step; repeatable.",
+        ),
+        NOTIFY,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def placement_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -227,6 +325,7 @@ def many_runs_options(command: Callable[..., None]) -> Callable[..., None]:
         CACHE,
         SET,
         OUT_OF_RUNS,
+        NOTIFY,
         SUMMARY,
         QUIET,
     ]
@@ -249,12 +348,13 @@ def read_scenario(
     """
     from ecosystem.errors import ScenarioError, each_line
     from ecosystem.scenario.changes import dropped_fields
-    from ecosystem.scenario.presets import read_toml, require_kind
+    from ecosystem.scenario.extending import read_file
+    from ecosystem.scenario.presets import require_kind
     from ecosystem.scenario.scenario import Scenario
 
     numbers = {key: value for key, value in (("seed", seed), ("steps", steps)) if value is not None}
     values = read_values(settings) | numbers
-    data = read_toml(file) if data is None else data
+    data = read_file(file) if data is None else data
     require_kind(data, file, "scenario")
     spec = Scenario.parse(data, where=str(file), base=file.parent, authored=True)
     if variant is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +11,14 @@ from ecosystem.cli.options import (
     CACHE,
     JSON,
     Place,
+    ScenarioPlace,
     local_only,
     read_values,
     run_folder,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LISTED = [
     *(
@@ -34,31 +38,49 @@ LISTED = [
 
 
 @click.command("list")
-@click.argument("what", metavar="WHAT", type=click.Choice(LISTED))
+@click.argument("what", metavar="WHAT", type=click.Choice([*LISTED, "runs"]))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("outputs"), help="Folder of runs to list.")
 @JSON
-def list_(what: str, as_json: bool) -> None:
-    """List files, kinds, metrics or laws with their fields.
+def list_(what: str, out: Path, as_json: bool) -> None:
+    """List files, kinds, metrics or laws with their fields, or stored runs.
 
     WHAT is one of scenarios, studies, fits, entries (tables of all files), models, policies, sources, metrics,
-    laws, scaling_laws and tasks.
+    laws, scaling_laws, tasks and runs (those in --out, with their disk use).
     """
+    if what == "runs":
+        from ecosystem.cli.disk import runs_listing
+
+        click.echo(runs_listing(out, as_json))
+        return
     from ecosystem.cli.listing import listing
 
     click.echo(listing(what, as_json))
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "fit"]), default="scenario")
-def schema(what: Literal["scenario", "study", "frontier", "fit"]) -> None:
+@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "fit", "model"]), default="scenario")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write the schemas of all formats as files into this folder instead.",
+)
+def schema(what: str, into: Path | None) -> None:
     """Print the JSON Schema of a file format.
 
-    The schema of scenario files is the default. Editors use it to complete and check TOML.
+    The schema of scenario files is the default. Editors such as VS Code with Even Better TOML (Taplo) use it to
+    complete and check a file whose first line is `#:schema PATH`. Shipped files name schemas in the folder
+    scenarios/schemas: `ecosystem schema --into scenarios/schemas` makes it.
     """
     import json
 
-    from ecosystem.cli.listing import json_schema
+    from ecosystem.cli.schemas import editor_schema, write_schemas
 
-    click.echo(json.dumps(json_schema(what), indent=2))
+    if into is None:
+        click.echo(json.dumps(editor_schema(what), indent=2))
+    else:
+        for file in write_schemas(into):
+            click.echo(file)
 
 
 @click.command()
@@ -95,8 +117,14 @@ def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -
 
 
 @click.command()
-@click.argument("place", metavar="RUN", type=Place())
-@click.option("--policy", "names", multiple=True, metavar="NAME", help="Policy of the run's scenario; repeatable.")
+@click.argument("place", metavar="RUN|FILE|FOLDER", type=Place())
+@click.option(
+    "--policy",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Policy of the run's scenario; for files a kind; repeatable.",
+)
 @click.option(
     "--set",
     "settings",
@@ -117,6 +145,10 @@ def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -
     "--all", "everything", is_flag=True, help="Include documents that were retired or refused at publication."
 )
 @click.option("--reader", default="web", show_default=True, help="Reader of the gate: web, or a trainer (naive/0).")
+@click.option("--column", metavar="NAME", help="Column of files that has the text (default: found).")
+@click.option(
+    "--label", metavar="NAME", help="Column of files that says which texts are synthetic (default: synthetic)."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="File for the results as a tidy table, .parquet or .csv.")
 @CACHE
 @JSON
@@ -128,6 +160,8 @@ def audit(
     step: int | None,
     everything: bool,
     reader: str,
+    column: str | None,
+    label: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -136,22 +170,67 @@ def audit(
     Each policy is applied by itself to the web of a stored run; nothing is run. Verdicts are counted by true origin,
     depth and author. A refusal counts as a detection of synthetic text, so that precision and recall are those of a
     detector.
+
+    Plain files of text, JSON lines or Parquet, or a folder of them, are audited too: with survival and reasons, and
+    with precision and recall if a column labels the synthetic texts.
+
+    Example: ecosystem audit texts.jsonl --policy gopher_quality --policy minhash_dedup
     """
     from ecosystem.runs import audit as audits
     from ecosystem.runs.run import Run
 
     values = ({} if policies is None else audits.read_policies(policies)) | read_values(settings)
-    results = audits.audit(Run.open(run_folder(place)), names, values, step=step, everything=everything, reader=reader)
+    files = isinstance(place, Path) and _is_plain(place)
+    if files:
+        results = _audit_files(Path(place), names, values, column, label, step is None and not everything, reader)
+    else:
+        _require_no_columns(place, column, label)
+        run = Run.open(run_folder(place))
+        results = audits.audit(run, names, values, step=step, everything=everything, reader=reader)
     if out is not None:
         audits.write(results, out)
     if as_json:
         click.echo(results.write_json())
     else:
-        audits.show(results)
+        audits.show(results, str(place) if files else "")
+
+
+def _is_plain(place: Path) -> bool:
+    """Return whether a place is a file or a folder of files, not a run."""
+    from ecosystem.beginning.sourcing import holds_texts
+
+    return place.is_file() or (not (place / "scenario.toml").exists() and holds_texts(place))
+
+
+def _require_no_columns(place: Path | str, column: str | None, label: str | None) -> None:
+    from ecosystem.errors import EcosystemError
+
+    if column is not None or label is not None:
+        raise EcosystemError(f"{place}: is a run; --column and --label belong to plain files.")
+
+
+def _audit_files(
+    place: Path,
+    names: tuple[str, ...],
+    values: dict[str, Any],
+    column: str | None,
+    label: str | None,
+    without_step: bool,
+    reader: str,
+) -> pl.DataFrame:
+    from ecosystem.beginning.audit_files import PlainDocuments, audit_files
+    from ecosystem.errors import EcosystemError
+
+    if not without_step or reader != "web":
+        raise EcosystemError(f"{place}: holds plain texts; --at, --all and --reader belong to runs.")
+    documents = PlainDocuments(place, column, label)
+    for note in documents.notes:
+        click.echo(f"note: {note}.", err=True)
+    return audit_files(documents, names, values)
 
 
 @click.command()
-@click.argument("place", metavar="SCENARIO_OR_RUN", type=Place(), callback=local_only)
+@click.argument("place", metavar="SCENARIO_OR_RUN", type=ScenarioPlace(runs=True), callback=local_only)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--trainer", metavar="NAME", help="Also write the model of this trainer to FOLDER/model; runs only.")
 @click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")

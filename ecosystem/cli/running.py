@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ecosystem.cli.comparing import run_seeds, seeds_of
 from ecosystem.cli.options import (
     CACHE,
     DEVICE,
@@ -23,6 +24,8 @@ from ecosystem.cli.options import (
     SUMMARY,
     VARIANT,
     Place,
+    ScenarioPlace,
+    following_options,
     local_only,
     placement_options,
     print_result,
@@ -37,6 +40,7 @@ from ecosystem.cli.options import (
 @VARIANT
 @SET
 @SEED
+@click.option("--seeds", "seed_list", metavar="SEEDS", help="Several seeds, such as 1-8 or 1,3,5; one report.")
 @STEPS
 @OUT_OR_URL
 @DEVICE
@@ -46,6 +50,7 @@ from ecosystem.cli.options import (
 @MEMORY
 @CACHE
 @placement_options
+@following_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -55,6 +60,7 @@ def run(
     variant: str | None,
     settings: tuple[str, ...],
     seed: int | None,
+    seed_list: str | None,
     steps: int | None,
     out: Path | str,
     device: str,
@@ -64,34 +70,53 @@ def run(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    callbacks: tuple[str, ...],
+    notify: str | None,
     **placement: Any,
 ) -> None:
     """Run or resume a scenario and write its report.
 
-    An interrupted run continues after its last committed step. The path of the report is printed last.
+    SCENARIO is a file, or the name of one that comes with ecosystem (finite_web). An interrupted run continues after
+    its last committed step. The path of the report is printed last. With --seeds, the scenario is run with every seed,
+    and the report printed last has means and 95 % intervals over seeds.
+
+    Example: ecosystem run finite_web --set models.small.preset=trigram --seeds 1-8
     """
+    from ecosystem.errors import EcosystemError
     from ecosystem.placement.spec import chosen_placement
     from ecosystem.runs.planning.memory import memory_budget
     from ecosystem.runs.progress import RunProgress
 
-    spec = read_scenario(scenario, variant, settings, seed, steps)
+    if seed_list is not None and (seed is not None or not isinstance(out, Path)):
+        reason = "give --seed or --seeds, not both" if seed is not None else "several seeds need a local --out"
+        raise EcosystemError(f"--seeds {seed_list}: {reason}.")
+    seeds = None if seed_list is None else seeds_of(seed_list)
+    spec = read_scenario(scenario, variant, settings, seed if seeds is None else seeds[0], steps)
     placed, budget = chosen_placement(spec.placement, placement), memory_budget(memory)
     progress = RunProgress(quiet=quiet, json=as_json)
     from ecosystem.api import run_scenario  # slow, so only once the scenario is valid
 
-    summary = run_scenario(
-        spec,
-        progress,
-        out=out,
-        device=device,
-        threads=threads,
-        dry_run=dry_run,
-        fresh=fresh,
-        base=scenario.parent,
-        where=str(scenario),
-        placement=placed,
-        memory=budget,
-    )
+    def run_one(seed: int) -> dict[str, Any]:
+        return run_scenario(
+            spec.override({"seed": seed}) if seed != spec.seed else spec,
+            progress if seeds is None else RunProgress(quiet=quiet, json=as_json),
+            out=out,
+            device=device,
+            threads=threads,
+            dry_run=dry_run,
+            fresh=fresh,
+            base=scenario.parent,
+            where=str(scenario),
+            placement=placed,
+            memory=budget,
+            callbacks=callbacks,
+            notify=notify,
+        )
+
+    if seeds is None or dry_run:
+        summary = run_one(spec.seed)
+    else:
+        summary = run_seeds(run_one, seeds, Path(out), progress.say)
     print_result(summary if as_json else summary.get("report"))
 
 
@@ -112,6 +137,7 @@ def run(
 @MEMORY
 @CACHE
 @placement_options
+@following_options
 @DRY_RUN
 @SUMMARY
 @QUIET
@@ -127,6 +153,8 @@ def branch(
     as_json: bool,
     quiet: bool,
     fresh: bool,
+    callbacks: tuple[str, ...],
+    notify: str | None,
     **placement: Any,
 ) -> None:
     """Fork a stored run after a step, or resume a branch.
@@ -153,7 +181,17 @@ def branch(
     forked = Branch.of(parent, chosen, read_values(settings), steps=steps, name=name)
     progress = RunProgress(quiet=quiet, json=as_json)
     placed, budget = chosen_placement(None, placement), memory_budget(memory)
-    summary = run_scenario(forked, progress, out=out, dry_run=dry_run, fresh=fresh, placement=placed, memory=budget)
+    summary = run_scenario(
+        forked,
+        progress,
+        out=out,
+        dry_run=dry_run,
+        fresh=fresh,
+        placement=placed,
+        memory=budget,
+        callbacks=callbacks,
+        notify=notify,
+    )
     print_result(summary if as_json else summary.get("report"))
 
 
@@ -208,7 +246,14 @@ def report(runs: tuple[Path | str, ...]) -> None:
 
 
 @click.command()
-@click.argument("places", metavar="SCENARIO | RUN [RUN]", nargs=-1, required=True, type=Place(), callback=local_only)
+@click.argument(
+    "places",
+    metavar="SCENARIO | RUN [RUN]",
+    nargs=-1,
+    required=True,
+    type=ScenarioPlace(runs=True),
+    callback=local_only,
+)
 @VARIANT
 @SET
 @SEED
@@ -237,6 +282,10 @@ def report(runs: tuple[Path | str, ...]) -> None:
     help="Port to listen on; 0 selects a free one.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
+@click.option("--embed", is_flag=True, help="Let notebooks of this machine show the page in a frame (ecosystem.view).")
+@click.option(
+    "--advance", type=click.IntRange(min=0), default=0, help="Steps that a live world makes as soon as it has opened."
+)
 def view(
     places: tuple[Path, ...],
     variant: str | None,
@@ -249,6 +298,8 @@ def view(
     host: str,
     port: int,
     no_browser: bool,
+    embed: bool,
+    advance: int,
 ) -> None:
     """Open the interactive page.
 
@@ -283,11 +334,11 @@ def view(
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out)
+    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out, advance)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C to quit)")
         if not no_browser:
             webbrowser.open(address)
 
-    serve(config, host, port, ready)
+    serve(config, host, port, ready, embed=embed)

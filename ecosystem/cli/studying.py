@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ecosystem.cli.options import (
+    ScenarioPlace,
     execution_options,
     many_runs_options,
     print_result,
@@ -21,7 +22,7 @@ from ecosystem.cli.options import (
 
 
 @click.command()
-@click.argument("file", metavar="STUDY", type=click.Path(path_type=Path))
+@click.argument("file", metavar="STUDY", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate every arm and list its runs; run nothing.")
 @execution_options
 def study(
@@ -32,6 +33,7 @@ def study(
     out: str,
     as_json: bool,
     quiet: bool,
+    notify: str | None,
     **options: Any,
 ) -> None:
     """Run a study and write its report.
@@ -39,6 +41,7 @@ def study(
     STUDY is a study file. Every arm is run with every seed. Finished runs are reused, and interrupted ones resumed. The
     path of the report is printed last. The exit code is 1 if any run failed.
     """
+    from ecosystem.runs.callbacks.notify import notified
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
     from ecosystem.studies.run_study import listing, planned, run_study
@@ -50,15 +53,18 @@ def study(
         print_result({"cells": cells} if as_json else listing(cells))
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
-    with interruptible():
+    with notified(notify, {"name": spec.name}) as outcome, interruptible():
         result = run_study(spec, file.parent, execution, progress, out=out)
+        outcome["report"] = result.report
+        if failed := len(result.summary()["failed"]):
+            outcome |= {"outcome": "failed", "message": f"{failed} of the runs failed"}
     print_result(result.summary() if as_json else result.report)
     if result.summary()["failed"]:
         sys.exit(1)
 
 
 @click.command()
-@click.argument("file", metavar="FRONTIER", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FRONTIER", type=ScenarioPlace(prefer="studies"))
 @click.option("--dry-run", is_flag=True, help="Validate both ends of the range, and list their runs; run nothing.")
 @execution_options
 def threshold(
@@ -69,6 +75,7 @@ def threshold(
     out: str,
     as_json: bool,
     quiet: bool,
+    notify: str | None,
     **options: Any,
 ) -> None:
     """Find where a measure crosses a limit.
@@ -76,6 +83,7 @@ def threshold(
     FRONTIER is a frontier file, which names the lever, the measure and the limit. The value of the lever at the
     crossing is reported with an interval. The path of the report is printed last. `ecosystem frontier` is an alias.
     """
+    from ecosystem.runs.callbacks.notify import notified
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.frontier import finding, notes, planned_search, run_frontier, summary
     from ecosystem.studies.progress import StudyProgress
@@ -91,15 +99,16 @@ def threshold(
         print_result({"cells": cells, "most_runs": most} if as_json else text)
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
-    with interruptible():
+    with notified(notify, {"name": spec.name}) as outcome, interruptible():
         result, report = run_frontier(spec, file.parent, execution, progress, out=out)
+        outcome["report"] = report
     for sentence in [finding(spec, result), *notes(spec, result)]:
         progress.say(sentence)
     print_result(summary(spec, result) | {"report": str(report)} if as_json else report)
 
 
 @click.command()
-@click.argument("file", metavar="FIT", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FIT", type=ScenarioPlace(prefer="fits"))
 @click.option("--dry-run", is_flag=True, help="Validate the fit and list its targets and runs; run nothing.")
 @click.option("--trials", type=click.IntRange(min=8), help="Points that are tried (default: those of the file).")
 @click.option("--replicates", type=click.IntRange(min=1), help="Runs at a point (default: those of the file).")
@@ -115,6 +124,7 @@ def fit(
     out: str,
     as_json: bool,
     quiet: bool,
+    notify: str | None,
     **options: Any,
 ) -> None:
     """Fit parameters of a scenario to measurements.
@@ -125,6 +135,7 @@ def fit(
     """
     from ecosystem.fitting.run_fit import plan_text, planned, run_fit
     from ecosystem.fitting.spec.fit import Fit
+    from ecosystem.runs.callbacks.notify import notified
     from ecosystem.studies.executors.options import ExecutionOptions
     from ecosystem.studies.progress import StudyProgress
 
@@ -135,8 +146,9 @@ def fit(
         print_result(plan if as_json else plan_text(plan))
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
-    with interruptible():
+    with notified(notify, {"name": spec.name}) as outcome, interruptible():
         result = run_fit(spec, file.parent, execution, progress, out=out, fresh=fresh)
+        outcome["report"] = result.report
     print_result(result.summary() if as_json else result.report)
 
 
@@ -150,7 +162,7 @@ def interruptible() -> Iterator[None]:
     previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter at SIGTERM
         click.echo("Stopped. Committed steps are kept; run the same command again to continue.", err=True)
         raise
     finally:

@@ -146,6 +146,20 @@ _METRICS: Columns = {
     "error": Column(pl.Float64(), "standard error where the value is an estimate, else null", "unit of the metric"),
 }
 
+_TIMINGS: Columns = {
+    "phase": Column(
+        pl.String(), "phase of the step: write to measure; of step 0, foundations, opening or measure; or changes"
+    ),
+    "id": Column(
+        pl.String(), 'agent that the time was spent on, as a path ("trainers/naive/0"), or "web" for the rest'
+    ),
+    "seconds": Column(
+        pl.Float64(),
+        "wall time; that of a cohort is divided among its trainers by the tokens that they train on or write",
+        "s",
+    ),
+}
+
 FEATURES = _types(_FEATURES)
 OBSERVABLE = _types(_OBSERVABLE)
 TRUTH = _types(_TRUTH)
@@ -161,6 +175,7 @@ LEFT = _types(_LEFT)
 LEDGER = _types(_LEDGER)
 ARCHIVE = _types(_ARCHIVE)
 METRICS = _types(_METRICS)
+TIMINGS = _types(_TIMINGS)
 
 COLUMNS: dict[str, Columns] = {
     "corpus": {**_OBSERVABLE, **_TRUTH, **_PUBLISH, **_CONTENT, **_ASSISTED},
@@ -168,6 +183,7 @@ COLUMNS: dict[str, Columns] = {
     "ledger": _LEDGER,
     "metrics": _METRICS,
     "archive": _ARCHIVE,
+    "timings": _TIMINGS,
 }
 """Every table of a run folder, with its columns."""
 
@@ -193,7 +209,8 @@ class Snapshot:
 
     ``segment`` holds the documents of the step; it is empty after an opening in batches.
     ``state`` is plain JSON (clocks, counters, endorsements, events); ``weights`` holds the arrays of ``Cohort.state()``
-    by model name; ``archive`` holds the earlier selections that trainers keep.
+    by model name; ``archive`` holds the earlier selections that trainers keep. ``timings`` are not reproducible, so no
+    record lists them.
     """
 
     t: int
@@ -204,6 +221,7 @@ class Snapshot:
     archive: pl.DataFrame
     state: dict[str, Any]
     weights: Mapping[str, Mapping[str, NDArray[Any]]]
+    timings: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)

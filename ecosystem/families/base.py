@@ -43,7 +43,7 @@ from ecosystem.types import Modality
 
 R = TypeVar("R")
 Progress = Callable[[str, int, int], None]
-"""``progress(what, done, total)``: called often during fit and generate; counts tokens."""
+"""``progress(what, done, total)``: called often during fit and generate; counts tokens. ``total`` 0: a phase begins."""
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ecosystem.fitting.identify import FEWEST
 from ecosystem.fitting.results import FitResults
-from ecosystem.formats import number
+from ecosystem.formats import number, significant
 from ecosystem.report.findings import bold, listed
 
 UNKNOWN = 0.85  # posterior over prior standard deviation, above which targets say next to nothing
@@ -38,8 +38,9 @@ def _known(results: FitResults) -> list[str]:
             unit = f" {row['unit']}" if row["unit"] else ""
             little = ", wide against its prior" if ratio > VAGUE else ""
             found.append(
-                f"{bold(row['parameter'])} is {row['mean']:.3g}{unit} (90 % interval {row['low']:.3g} to "
-                f"{row['high']:.3g}{little}; before the fit {row['prior_low']:.3g} to {row['prior_high']:.3g})."
+                f"{bold(row['parameter'])} is {significant(row['mean'])}{unit} (90 % interval "
+                f"{significant(row['low'])} to {significant(row['high'])}{little}; before the fit "
+                f"{significant(row['prior_low'])} to {significant(row['prior_high'])})."
             )
     return found
 
@@ -48,10 +49,7 @@ def _unknown(results: FitResults) -> list[str]:
     names = [bold(n) for n, r in zip(results.fit.names, results.width_ratios, strict=True) if r > UNKNOWN]
     if not names:
         return []
-    verb = "is" if len(names) == 1 else "are"
-    return [
-        f"The targets say next to nothing of {listed(names)}: what is known after the fit {verb} what was known before."
-    ]
+    return [f"The targets say next to nothing of {listed(names)}: after the fit, no more is known than before."]
 
 
 def _tied(results: FitResults) -> list[str]:
@@ -70,7 +68,10 @@ def _pulled(results: FitResults) -> list[str]:
         if pull.label not in groups or len(groups) < 2:
             continue
         if pull.effective < FEWEST:
-            found.append(f"Without {pull.label} the posterior is so different that its shift cannot be computed here.")
+            found.append(
+                f"Without {pull.label} the posterior is so different that the shifts below are only roughly known "
+                f"({pull.effective:.0f} effective points)."
+            )
             continue
         for i, name in enumerate(results.fit.names):
             if abs(pull.shift[i]) > _STRONG:

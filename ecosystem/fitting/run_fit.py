@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ecosystem.cards import Grid, card
 from ecosystem.errors import EcosystemError, ScenarioError, path_argument, path_of
 from ecosystem.fitting.emulator import Emulator
 from ecosystem.fitting.findings import sentences, summary
@@ -25,15 +27,22 @@ from ecosystem.fitting.spec.targets import Target
 from ecosystem.fitting.trials import described
 from ecosystem.input_files import is_url
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
+from ecosystem.plugins import load_plugins
 from ecosystem.runs.files import archive_existing
 from ecosystem.runs.remote.places import open_run
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import FITS, located
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.streams import Streams
-from ecosystem.studies.executors.options import ExecutionOptions
+from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.run_study import StudyRunner, study_folder
 from ecosystem.types import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ecosystem.fitting.report.plots import FitPlots
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,27 @@ class FitResult:
     report: Path
     seconds: float
     run_seconds: float  # sum over the runs that this call executed
+
+    @cached_property
+    def plot(self) -> FitPlots:
+        """The charts of this fit as Altair objects: ``result.plot.posterior("rate")``, ``result.plot["pulls"]``."""
+        from ecosystem.fitting.report.plots import FitPlots
+
+        return FitPlots(self.results)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each parameter: prior and posterior in its units, and diagnostics."""
+        return self.results.parameter_table.to_pandas()
+
+    def __repr__(self) -> str:
+        return f"<FitResult {self.results.fit.name}: {len(self.results.fit.names)} parameters, report {self.report}>"
+
+    def _repr_html_(self) -> str:
+        columns = ["parameter", "unit", "prior_low", "prior_high", "median", "low", "high", "width_ratio"]
+        rows = self.results.parameter_table.select(columns).rows()
+        facts = {"points": len(self.results.trials), "report": str(self.report)}
+        about = " ".join(sentences(self.results)).replace("**", "")
+        return card(f"Fit {self.results.fit.name}", about, facts, Grid("Parameters", columns, rows))
 
     def summary(self) -> dict[str, Any]:
         """Return a machine-readable summary."""
@@ -58,16 +88,23 @@ class FitResult:
 
 
 def fit(
-    file: Fit | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
+    file: Fit | str | Path,
+    out: str | Path = "outputs",
+    *,
+    quiet: bool = True,
+    base: Path = Path(),
+    plugins: Iterable[str | Path] = (),
+    **options: Unpack[ExecutionKeywords],
 ) -> FitResult:
     """Fit a scenario to measurements (a Fit or the path of a file), write the report and return the results.
 
-    ``base`` is the folder to which the paths of a Fit object are relative. ``options`` are fields of
-    :class:`ExecutionOptions`. The command ``ecosystem fit`` does the same. Raises EcosystemError for errors that the
-    user can correct.
+    ``base`` is the folder to which the paths of a Fit object are relative. ``plugins`` are Python files with kinds
+    that the scenario uses (:func:`ecosystem.load_plugin`), and ``options`` are fields of :class:`ExecutionOptions`.
+    The command ``ecosystem fit`` does the same. Raises EcosystemError for errors that the user can correct.
     """
+    load_plugins(plugins)
     if not isinstance(file, Fit):
-        path = path_of(file, "Fit")
+        path = located(path_of(file, "Fit"), prefer=FITS)
         base, file = path.parent, Fit.load(path)
     return run_fit(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))

@@ -31,6 +31,7 @@ from ecosystem.families.base import (
 from ecosystem.families.tensor_files import Shaped, shapes_of
 from ecosystem.placement.parts import DividedArrays, Target, Written, renumbered
 from ecosystem.placement.texts import Shared, Table, joined, unpack
+from ecosystem.plugins import Plugin, load_all
 from ecosystem.streams import Streams
 
 if TYPE_CHECKING:
@@ -116,8 +117,9 @@ class Refusal:
 class Worker:
     """Holds parts of cohorts by model name; :meth:`call` runs one of its methods on one of them."""
 
-    def __init__(self, home: str) -> None:
-        """``home`` is the current folder of the run, for relative paths of checkpoints."""
+    def __init__(self, home: str, plugins: Sequence[Plugin] = ()) -> None:
+        """``home`` is the current folder of the run, for relative paths of checkpoints; ``plugins`` are its files."""
+        load_all(plugins)
         if Path(home).is_dir():
             os.chdir(home)
         self._cohorts: dict[str, Cohort] = {}

@@ -25,6 +25,7 @@ from ecosystem.placement.cluster import Room, connect
 from ecosystem.placement.parts import sendable
 from ecosystem.placement.spec import PlacementSpec
 from ecosystem.placement.worker import Process, Worker, versions
+from ecosystem.plugins import loaded
 
 _ATTEMPTS = 3  # at a call, before the run is given up
 _START_SECONDS = 120.0  # to start a worker; libraries may come from a slow disk
@@ -167,7 +168,7 @@ class Workers:
         environment = {"env_vars": thread_limits(self._threads)}
         options = {"num_cpus": cpus, "num_gpus": self.spec.gpus_per_worker, "runtime_env": environment}
         remote = self.ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD")(Worker)
-        return remote.options(**options).remote(str(Path.cwd()))
+        return remote.options(**options).remote(str(Path.cwd()), loaded())
 
     def _process(self, actor: Any, seconds: float) -> Process:
         """Wait until a worker has started; raise EcosystemError if its packages are not those of this process."""

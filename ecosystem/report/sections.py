@@ -15,7 +15,7 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types
+from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types, times
 from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
@@ -190,6 +190,8 @@ def _run(data: RunReportData) -> Markup:
         more=f"{len(events) - EVENTS:,}" if len(events) > EVENTS else "",
         seconds=f"{run.seconds:,.0f}",
         costs=tables.costs(run),
+        times=[data.figure(name, chart, full=True) for name, chart in times.drawn(data).items() if chart is not None],
+        phases=times.table(data),
         command=tables.command(run),
         facts=tables.reproduction(run),
         scenario=(run.path / "scenario.toml").read_text(encoding="utf-8"),

@@ -17,11 +17,11 @@ from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.families.base import Progress, silent
 from ecosystem.metrics.estimates import error_of_mean, wilson_interval
 from ecosystem.metrics.tables import with_dates
-from ecosystem.policies.base import Adder, Filter, Weigher, gate
+from ecosystem.policies.base import Adder, Filter, Policy, Weigher, gate
 from ecosystem.runs.execute import restore_world, verify_inputs
 from ecosystem.runs.files import io_errors
 from ecosystem.runs.run import Run
-from ecosystem.scenario.presets import read_toml
+from ecosystem.scenario.extending import read_file
 
 if TYPE_CHECKING:
     from ecosystem.simulation.world import World
@@ -91,7 +91,10 @@ def audit(
             raise EcosystemError(
                 f'--policy "{name}": unknown policy{nearest(name, world.current_scenario.policies)}; {defined}.'
             )
-    tables = [_score(world, name, apply_policy(world, name, everything=everything, reader=reader)) for name in audited]
+    tables = []
+    for name in audited:
+        table = apply_policy(world, name, everything=everything, reader=reader)
+        tables.append(score(world.current_scenario.policies[name], name, world.t, table))
     verify_inputs(run, world, run.base)  # again, because policies may have built models
     return with_dates(pl.concat(tables), run.calendar, run.last_step)
 
@@ -107,9 +110,8 @@ def apply_policy(world: World, name: str, *, everything: bool = False, reader: s
     return gate(documents, world.state.policies([name]), world.state.context(reader))
 
 
-def _score(world: World, name: str, table: pl.DataFrame) -> pl.DataFrame:
+def score(policy: Policy, name: str, step: int, table: pl.DataFrame) -> pl.DataFrame:
     """Return the effect of one policy as a table of COLUMNS; ``table`` is that of :func:`apply_policy`."""
-    policy = world.current_scenario.policies[name]
     added = pl.col("injected_from").is_not_null()
     refused, synthetic = pl.col("verdict").is_not_null(), pl.col("synthetic")
     kept_weight = pl.col("weight").filter(~refused).sum()
@@ -132,7 +134,7 @@ def _score(world: World, name: str, table: pl.DataFrame) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
 
     def add_rows(by: str, group: str, figures: Mapping[str, Any]) -> None:
-        common = {"policy": name, "kind": policy.kind, "step": world.t, "by": by, "group": group}
+        common = {"policy": name, "kind": policy.kind, "step": step, "by": by, "group": group}
         rows.extend({**common, "measure": measure, **figure} for measure, figure in figures.items())
 
     for by, group in groups.items():
@@ -171,7 +173,7 @@ def proportion(k: int, n: int) -> dict[str, float]:
 
 def read_policies(file: Path) -> dict[str, Any]:
     """Return the policies of a TOML file, such as a scenario, by dotted path; raise ScenarioError if it has none."""
-    table = read_toml(file).get("policies")
+    table = read_file(file).get("policies")
     if not isinstance(table, Mapping) or not table:
         raise ScenarioError(f"{file}: has no policies; write each as a table [policies.NAME] with a kind.")
     return {f"policies.{name}": policy for name, policy in table.items()}
@@ -189,8 +191,8 @@ def write(results: pl.DataFrame, file: Path) -> None:
             results.write_parquet(file)
 
 
-def show(results: pl.DataFrame) -> None:
-    """Print an audit to the terminal, one table per policy."""
+def show(results: pl.DataFrame, place: str = "") -> None:
+    """Print an audit to the terminal, one table per policy; ``place`` names the files, if it is not of a run."""
     from rich.console import Console
     from rich.table import Table
 
@@ -200,7 +202,7 @@ def show(results: pl.DataFrame) -> None:
     for (name, kind, step), rows in results.group_by("policy", "kind", "step", maintain_order=True):
         measures = [measure for measure in MEASURES if measure in rows["measure"]]
         date = f" ({rows['date'][0]})" if "date" in rows.columns else ""
-        table = Table(title=f"{name} ({kind}) on the web after step {step}{date}", title_justify="left")
+        table = Table(title=f"{name} ({kind}) on {place or f'the web after step {step}{date}'}", title_justify="left")
         table.add_column("documents by")
         table.add_column("")
         for measure in measures:

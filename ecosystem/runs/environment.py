@@ -20,7 +20,9 @@ from ecosystem.errors import EcosystemError, StoreError, nearest
 from ecosystem.families.base import Cohort
 from ecosystem.families.checkpoint import fingerprint
 from ecosystem.interpreter import cores
+from ecosystem.metrics.base import DOCUMENT_METRICS, TEXT_METRICS
 from ecosystem.parsing import parse_json
+from ecosystem.plugins import loaded, used
 from ecosystem.runs.files import relative_path, unreadable
 from ecosystem.runs.records import require_unaltered
 from ecosystem.runs.store import Store
@@ -56,6 +58,7 @@ class Environment(BaseModel):
     graph: str = ""
     base: str = ""
     packages: dict[str, str] = {}
+    plugins: dict[str, str] = {}
     resumed: list[dict[str, Any]]
 
 
@@ -136,6 +139,7 @@ def new_environment(
         "foundations": {name: cohort.fingerprint for name, cohort in models.items()},
         "graph": _graph_digest(scenario, base),
         "base": relative_path(base, folder),
+        **({"plugins": plugins} if (plugins := _plugins(scenario)) else {}),
         "resumed": [],
     }
 
@@ -183,6 +187,7 @@ def check_inputs(
     """Raise StoreError if a source, the graph or the foundation of one of ``models`` has changed since the start."""
     if what := _changed(environment, scenario, base, {name: source.digest for name, source in sources.items()}):
         raise changed_error(folder, what)
+    require_plugins(folder, environment)
     for name, cohort in models.items():
         if cohort.fingerprint != environment["foundations"][name]:
             raise StoreError(
@@ -221,13 +226,17 @@ def changed_input(
 
 
 def _changed(environment: Mapping[str, Any], scenario: Scenario, base: Path, digests: Mapping[str, str]) -> str:
-    """Name a source of ``digests``, or the graph, that differs from that at the start; "" if there is none.
+    """Name a source of ``digests``, a plug-in or the graph that differs from that at the start; "" if there is none.
 
-    Runs that did not record their graph, and graphs that are missing, are not compared.
+    Runs that did not record their graph, and graphs and plug-ins that are missing, are not compared.
     """
     for name, digest in digests.items():
         if digest != environment["sources"][name]["digest"]:
             return f'source "{name}"'
+    present = {plugin.name: plugin.digest for plugin in loaded()}
+    for name, digest in environment.get("plugins", {}).items():
+        if present.get(name, digest) != digest:
+            return f"plug-in {name}"
     recorded = environment.get("graph")
     return "graph in web.path" if recorded and _graph_digest(scenario, base) not in ("", recorded) else ""
 
@@ -238,6 +247,29 @@ def changed_error(folder: Path, what: str) -> StoreError:
         f"{folder}: the {what} has changed since this run began (another Python version, or changed files). Restore "
         "it, or start again with --fresh."
     )
+
+
+def require_plugins(folder: Path, environment: Mapping[str, Any]) -> None:
+    """Raise StoreError if a run used a plug-in from a file that this process has not loaded."""
+    present = {plugin.name for plugin in loaded()}
+    missing = [name for name in environment.get("plugins", {}) if name not in present]
+    if missing:
+        options = " ".join(f"--plugin {name}" for name in missing)
+        raise StoreError(
+            f"{folder}: this run uses the plug-in {', '.join(missing)}, which is not loaded. Add {options}, with the "
+            "path of the file (from Python: ecosystem.load_plugin)."
+        )
+
+
+def _plugins(scenario: Scenario) -> dict[str, str]:
+    """Return the plug-ins that a scenario uses, now or after a timed change: name of the file → SHA-256.
+
+    Metrics are measured without being named, unless the scenario selects some.
+    """
+    unnamed = list(TEXT_METRICS.all() if scenario.modality == "text" else DOCUMENT_METRICS.all())
+    if scenario.modality == "text" and scenario.measure.texts is not None:
+        unnamed = []
+    return {plugin.name: plugin.digest for plugin in used(json.dumps([scenario.plain(), *unnamed]))}
 
 
 def _graph_digest(scenario: Scenario, base: Path) -> str:

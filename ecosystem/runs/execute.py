@@ -284,6 +284,7 @@ def _build_world(
 
 def _commit(store: Store, world: World, scenario: Scenario, started: float, extra: Files | None = None) -> Snapshot:
     snapshot = world.snapshot()
+    world.state.progress("storing", 0, 0)
     kept = snapshot.t % scenario.weights_every == 0
     seconds, rounds = time.monotonic() - started, scenario.weights_precision == "bfloat16"
     store.commit(snapshot, kept=kept, seconds=seconds, extra=extra, rounds=rounds)

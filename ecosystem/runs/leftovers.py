@@ -7,14 +7,24 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from ecosystem.runs.records import BRANCH, COVERED, DIGESTS, OPENING, SCRATCH, read_opening, record_files
+from ecosystem.runs.records import (
+    BRANCH,
+    COVERED,
+    DIGESTS,
+    EVENTS_FOLDER,
+    OPENING,
+    SCRATCH,
+    WANDB_FOLDER,
+    read_opening,
+    record_files,
+)
 from ecosystem.runs.store import TABLES, Store
 
 # Records, marks of branches, and what a killed process leaves.
 _STEP_FILE = r"\d{6,}(-\d{4,})?(-[0-9a-f]{32})?(-bfloat16)?\.(json|parquet|safetensors)"
 # Files being written, some of them by workers (with a number of their own), and markers that workers look for.
 _PARTIAL = rf"\.({_STEP_FILE}|[0-9a-f]{{32}})\.part"
-_OWN_STEP = re.compile(rf"pinned/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
+_OWN_STEP = re.compile(rf"(pinned|deleted)/\d{{6,}}|[a-z]+/{_STEP_FILE}|(.*/)?\..*\.part")
 
 
 def sweep(store: Store) -> list[str]:
@@ -56,10 +66,11 @@ def other_files(store: Store) -> list[str]:
 
 def _others(folder: Path, committed: Collection[str]) -> list[str]:
     own = {*COVERED, DIGESTS, BRANCH, OPENING, "report.html", ".lock", ".lock-owner", *committed}
+    folders = ("charts/", f"{EVENTS_FOLDER}/", f"{WANDB_FOLDER}/", f"{SCRATCH}/")
     others = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        ours = name in own or name.startswith(("charts/", f"{SCRATCH}/")) or _OWN_STEP.fullmatch(name)
+        ours = name in own or name.startswith(folders) or _OWN_STEP.fullmatch(name)
         if path.is_file() and not ours:
             others.append(name)
     return others

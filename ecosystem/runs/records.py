@@ -24,6 +24,9 @@ COVERED = ("scenario.toml", "environment.json", "web.graphml", "web.gexf")  # fi
 DRAWN = ("web.gexf",)  # of these, files that are never read again
 OPENING = "opening.json"  # the batches of an opening, until it is committed
 SCRATCH = "scratch"  # documents that do not fit into memory, while a run is computed
+TIMES = "timings"  # folder of the wall times of steps, which are not reproducible and which no record lists
+EVENTS_FOLDER = "tensorboard"
+WANDB_FOLDER = "wandb"
 CHARTS = "charts/digests.json"  # digests of the report and its charts
 
 

@@ -7,7 +7,7 @@ import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -18,7 +18,7 @@ from ecosystem.input_files import is_folder
 from ecosystem.interpreter import require_threads
 from ecosystem.metrics.tables import with_dates
 from ecosystem.runs.ancestry import Ancestry, RunHistory
-from ecosystem.runs.environment import Machine, read_environment
+from ecosystem.runs.environment import Machine, read_environment, require_plugins
 from ecosystem.runs.files import is_url_as_path, require_local_path
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.lineage import Lineage
@@ -54,7 +54,7 @@ class Run:
         return self._store
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | Path) -> Self:
         """Open a run folder; raise StoreError if it is not a run folder or no step is committed."""
         folder = path_of(path, "Run", "folder")
         if not (folder / "scenario.toml").is_file():
@@ -83,7 +83,11 @@ class Run:
         """The scenario that was run, with presets and defaults filled in."""
         file = self.path / "scenario.toml"
         require_unaltered(self.path, file.name)
-        return Scenario.parse(read_toml(file), where=str(file), base=self.path)
+        try:
+            return Scenario.parse(read_toml(file), where=str(file), base=self.path)
+        except ScenarioError:
+            require_plugins(self.path, self.environment)
+            raise
 
     def update_theory(self, scenario: Scenario) -> bool:
         """Store the closed forms of ``scenario``, on which no number depends; return whether they differed."""
@@ -188,6 +192,19 @@ class Run:
         """
         costs = self.metrics.filter(pl.col("scope") == "cost").drop("scope", "error")
         return costs.group_by("id", "metric", maintain_order=True).agg(pl.col("value").sum()) if total else costs
+
+    def timings(self) -> pl.DataFrame:
+        """Return the wall time of every step by phase and agent: step, phase, id, seconds, tokens.
+
+        ``id`` is the agent that the time was spent on, as in :meth:`costs`, or "web" for work of no single agent.
+        ``tokens`` are those that a trainer trained on (phase "fit") or generated (phase "generate"); else null. Times
+        are not reproducible. Steps that an earlier release computed have none.
+        """
+        counted = {"tokens_trained": "fit", "tokens_generated": "generate"}
+        costs = self.store.table("metrics").filter(pl.col("scope") == "cost", pl.col("metric").is_in(list(counted)))
+        tokens = costs.select("step", "id", phase=pl.col("metric").replace_strict(counted), tokens="value")
+        keys = ["step", "phase", "id"]
+        return self.store.timings().join(tokens, on=keys, how="left", maintain_order="left")
 
     @property
     def documents(self) -> pl.LazyFrame:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
-from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, History, Snapshot, empty
+from ecosystem.corpus.schema import ARCHIVE, INDEX_CHANGE, LEDGER, METRICS, SEGMENT, TIMINGS, History, Snapshot, empty
 from ecosystem.errors import StoreError, whole_number
 from ecosystem.families.tensor_files import ArrayFile, encoded, rounded
 from ecosystem.input_files import digest_of
@@ -31,6 +31,7 @@ from ecosystem.runs.records import (
     BRANCH,
     COVERED,
     DIGESTS,
+    TIMES,
     Commit,
     CommitHistory,
     format_of,
@@ -116,6 +117,19 @@ class Store(CommitHistory):
                     frame = pl.read_parquet(self.read(commit, file), columns=names)
                     yield frame if names is not None else _with_missing_columns(frame, TABLES[name])
 
+    def timings(self) -> pl.DataFrame:
+        """Return the wall times of all committed steps: step, and the columns of ``schema.TIMINGS``.
+
+        Steps of earlier releases have none. Files that cannot be read are left out: no result depends on them.
+        """
+        frames = [empty({"step": pl.Int32(), **TIMINGS})]
+        for commit in self.commits():
+            path = self.owning_store(commit.step).folder / table_file(TIMES, commit.step)
+            with suppress(OSError, pl.exceptions.PolarsError):
+                frame = pl.read_parquet(path.read_bytes()).select(pl.lit(commit.step, pl.Int32).alias("step"), *TIMINGS)
+                frames.append(frame)
+        return pl.concat(frames)
+
     def weights(self, step: int) -> dict[str, ArrayFile] | dict[str, DividedArrays]:
         """Return the weights of a step: model name → parameter name → array, [members, ...].
 
@@ -146,6 +160,8 @@ class Store(CommitHistory):
         if not 0 <= step < len(commits):
             last = len(commits) - 1
             raise StoreError(f"{self.folder}: step {step} is not committed; this run has steps 0 to {last}.")
+        if weights and self.owning_store(step).weights_deleted(step):
+            raise StoreError(f"{self.folder}: the models of step {step} were deleted by `ecosystem prune`.")
         if weights and not commits[step].kept and step not in (kept := self.steps_with_weights()):
             raise StoreError(
                 f"{self.folder}: the models of step {step} were not kept (weights_every in the scenario); "
@@ -184,10 +200,12 @@ class Store(CommitHistory):
             owner = self.owning_store(commit.step) if commit.kept and commit.pruned() else self
             later = commit.step < (last if owner is self else lasts.setdefault(owner.folder, owner.last()))
             pruned = commit.pruned() if later else []
+            deleted = self.owning_store(commit.step).weights_deleted(commit.step)
             for name in commit.files:
-                if name not in pruned and (weights or not name.startswith("weights/")):
-                    self.check(commit, name)
-                    checked += 1
+                if name in pruned or (name.startswith("weights/") and (deleted or not weights)):
+                    continue
+                self.check(commit, name)
+                checked += 1
         return checked
 
     def past(self, step: int | None = None, *, models: bool = True) -> History:
@@ -256,6 +274,8 @@ class Store(CommitHistory):
             files[name] = self.write(name, content)
         if kept and rounds and together is None:
             files |= self._round(snapshot.t)
+        if snapshot.timings is not None:
+            self._write_times(snapshot.t, snapshot.timings)
         record: dict[str, Any] = {
             "format": format_of(files),
             "step": snapshot.t,
@@ -274,6 +294,13 @@ class Store(CommitHistory):
                     (self.folder / name).unlink(missing_ok=True)
         return Commit(**record)
 
+    def _write_times(self, step: int, timings: pl.DataFrame) -> None:
+        """Write the wall times of a step, without a flush, which takes most of the time: nothing needs them."""
+        path = self.folder / table_file(TIMES, step)
+        with io_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(parquet(timings))
+
     def _round(self, step: int) -> dict[str, dict[str, Any]]:
         """Write the weights of a step again in bfloat16, if any are in float32; return the file's entry."""
         name = table_file("weights", step)
@@ -291,6 +318,21 @@ class Store(CommitHistory):
             together = Together.write(folder, snapshot.t, snapshot.weights, rounds=rounds)
             flush_folder(folder)
         return together
+
+    def delete_weights(self, step: int) -> None:
+        """Delete the weights of a past step of this folder, and note that they are not missing by mistake."""
+        self.write(f"deleted/{step:06d}", b"")
+        for name in self.commits()[step].table_files("weights"):
+            with io_errors(self.folder / name):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def weights_deleted(self, step: int) -> bool:
+        """Return whether the weights of a step of this folder were deleted by :meth:`delete_weights`."""
+        return (self.folder / "deleted" / f"{step:06d}").exists()
+
+    def pinned(self) -> list[int]:
+        """Return the steps whose models are kept because branches were made from them, ascending."""
+        return sorted(int(path.name) for path in (self.folder / "pinned").glob("*") if path.name.isdecimal())
 
     def pin(self, step: int) -> None:
         """Keep the models of a step regardless of ``weights_every``, because a branch needs them."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ecosystem.errors import ScenarioError, nearest
+from ecosystem.input_files import is_folder
 from ecosystem.parsing import parse_toml
 
 
@@ -60,19 +61,85 @@ def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
 
 
 def _similar_scenarios(file: Path) -> str:
-    """Suggest the bundled file of the same name, or a similarly named file in the same folder, if there is one."""
-    for folder in bundled("scenarios"):
-        for candidate in (folder / file.name, folder / STUDIES / file.name, folder / FITS / file.name):
-            if candidate.is_file():
-                return f"; a file of this name comes with ecosystem: {candidate}"
-    names = [p.stem for p in file.parent.glob("*.toml")] if file.parent.is_dir() else []
-    return nearest(file.stem, names).replace(
-        '"?', '.toml"?'
-    )  # compared without the common suffix, which would dominate
+    """Suggest a bundled file of the same or a similar name, or a similarly named file in the same folder, if any."""
+    shipped = bundled_files()
+    if file.suffix and (candidate := shipped.get(file.stem)):
+        return f"; a file of this name comes with ecosystem: {candidate}"
+    names = [p.stem for p in file.parent.glob("*.toml")] if is_folder(file.parent) else []
+    if hint := nearest(file.stem, names):
+        return hint.replace('"?', '.toml"?')  # compared without the common suffix, which would dominate
+    return nearest(file.stem, shipped) if is_name(file) else ""
 
 
 STUDIES = "studies"  # the subfolder of scenarios that holds studies and frontiers
 FITS = "fits"  # the subfolder of scenarios that holds fits and their targets
+
+
+def located(place: str | Path, *, prefer: str = "", runs: bool = False) -> Path:
+    """Return the file that a path or the name of a bundled file means; with ``runs`` also a run folder.
+
+    A path that exists is itself. Otherwise ``finite_web``, ``papers/vu_gpt2`` or ``vu_gpt2`` is a file of this name
+    with the ending ``.toml``, in the current folder or else one that comes with ecosystem, first in the subfolder
+    ``prefer``. A name without such a file is returned as it is; reading it reports the error.
+    """
+    path = Path(place)
+    if is_folder(path):
+        if (runs and (path / "scenario.toml").exists()) or not is_name(path):
+            return path
+    elif _exists(path) or not is_name(path):
+        return path
+    beside = path.with_name(f"{path.name}.toml")
+    shipped, name = bundled_files(), path.as_posix()
+    return beside if _exists(beside) else shipped.get(f"{prefer}/{name}", shipped.get(name, path))
+
+
+def named_file(name: str, folder: Path) -> Path:
+    """Return the file that a file in ``folder`` names: a path relative to ``folder`` or the current one, or a name.
+
+    A name is that of a file in ``folder`` without ``.toml``, or of a bundled scenario. Raises ScenarioError if there
+    is none.
+    """
+    for place in (folder / name, Path(name), folder / f"{name}.toml"):
+        if _exists(place) and not is_folder(place):
+            return place
+    files = bundled_files(folder)
+    if name in files:
+        return files[name]
+    scenarios = sorted(file for file in files if (STUDIES not in files[file].parts) and "/" not in file)
+    top = [file for file in scenarios if files[file].parent.name == "scenarios"]
+    raise ScenarioError(
+        f'there is no scenario "{name}"{nearest(name, scenarios)}; give a path or one of {", ".join(top)}.'
+    )
+
+
+def is_name(path: Path) -> bool:
+    """Return whether a path may be the name of a bundled file: it is relative, has no ending, and does not go up."""
+    return not path.is_absolute() and not path.suffix and bool(path.parts) and ".." not in path.parts
+
+
+def bundled_files(base: Path | None = None) -> dict[str, Path]:
+    """Return the scenarios, studies and other files that come with ecosystem, by stem and by path without ending.
+
+    If two share a name, the one in the nearer folder wins, in a folder the one less deep. Files below the current
+    folder are given relative to it.
+    """
+    files: dict[str, Path] = {}
+    for folder in bundled("scenarios", base):
+        inside = sorted(folder.rglob("*.toml"), key=lambda file: (len(file.parts), file))
+        for file in inside:
+            shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            files.setdefault(file.relative_to(folder).with_suffix("").as_posix(), shown)
+        for file in inside:
+            shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            files.setdefault(file.stem, shown)
+    return files
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder around it that cannot be entered
+        return False
 
 
 def bundled(folder: Literal["models", "scenarios"], base: Path | None = None) -> list[Path]:

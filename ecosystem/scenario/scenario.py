@@ -6,7 +6,7 @@ checked when the file is read, so that a run never fails at step 40 because of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from pydantic import ValidationError
 
 from ecosystem.errors import ScenarioError, each_line, nearest, path_of, whole_number
 from ecosystem.families.base import FAMILIES
+from ecosystem.plugins import load_plugins
 from ecosystem.policies.base import POLICIES
 from ecosystem.registry import Registry
 from ecosystem.scenario.changes import DEFINING, HOMELESS, WHOLE_RUN, check_changeable, check_exists, overlap, value_at
 from ecosystem.scenario.consistency import inconsistencies
-from ecosystem.scenario.presets import read_toml, require_kind, with_preset
+from ecosystem.scenario.extending import FileValues, read_file
+from ecosystem.scenario.presets import located, require_kind, with_preset
+from ecosystem.scenario.summary import line, scenario_card
 from ecosystem.scenario.tables import ScenarioTables
 from ecosystem.sources.base import SOURCES
 from ecosystem.spec import Spec, checked_paths, explain, set_path
@@ -36,11 +39,22 @@ RESERVED_NAMES = {
 class Scenario(ScenarioTables):
     """A whole experiment. Read one with :meth:`load`, vary it with :meth:`override`."""
 
+    def __repr__(self) -> str:
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        return scenario_card(self)
+
     @classmethod
-    def load(cls, path: str | Path) -> Scenario:
-        """Read, resolve and validate a scenario file; raise ScenarioError listing every problem."""
-        file = path_of(path, "Scenario")
-        data = read_toml(file)
+    def load(cls, path: str | Path, *, plugins: Iterable[str | Path] = ()) -> Scenario:
+        """Read, resolve and validate a scenario file, given by its path or the name of a bundled one.
+
+        ``plugins`` are Python files with kinds of its own, loaded first (:func:`ecosystem.load_plugin`). Raises
+        ScenarioError listing every problem.
+        """
+        load_plugins(plugins)
+        file = located(path_of(path, "Scenario"))
+        data = read_file(file)
         require_kind(data, file, "scenario")
         return cls.parse(data, where=str(file), base=file.parent, authored=True)
 
@@ -58,6 +72,11 @@ class Scenario(ScenarioTables):
         In an ``authored`` scenario both ends of every knob must be valid, and names of trainers unambiguous. Overrides
         may make an end invalid; it is then rejected only when the knob is set to it.
         """
+        if isinstance(data, FileValues):
+            try:
+                return cls.parse(dict(data), where=where, base=base, authored=authored)
+            except ScenarioError as error:
+                raise data.explained(error, where) from None
         scenario = _parse(data, where, base)
         for name in RESERVED_NAMES.keys() & scenario.trainers.keys() if authored else ():
             raise ScenarioError(

@@ -1,4 +1,4 @@
-"""Mesa's data collector of the main series of a world: the web, the mean over trainers, and each trainer."""
+"""The main series of a world, as Mesa's data collector and as a card: the web, mean over trainers, each trainer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import mesa
 
+from ecosystem.cards import Grid, card
+from ecosystem.formats import counted
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Trainer
 
@@ -23,6 +25,10 @@ class Measured(Protocol):
     @property
     def measured(self) -> dict[tuple[str, str, str], float]:
         """The measurements of the last step by scope, id and metric."""
+
+    @property
+    def t(self) -> int:
+        """The number of the last step begun."""
 
     @property
     def trainers(self) -> list[Trainer]:
@@ -60,4 +66,37 @@ def collector(world: Measured) -> mesa.DataCollector:
             **{metric: on_average(metric) for metric in series},
         },
         agenttype_reporters={Trainer: {"name": "name", **each}} if world.current_scenario.trainers else {},
+    )
+
+
+def world_line(world: Measured) -> str:
+    """Return a world in one line: its scenario, its step and its agents."""
+    scenario = world.current_scenario
+    return f"<World {scenario.name}: step {world.t} of {scenario.steps}, {counted(len(world.trainers), 'trainer')}>"
+
+
+def world_card(world: Measured) -> str:
+    """Return the card of a world: the measurements of its last step, if there are any. Nothing is computed for it."""
+    scenario, measured = world.current_scenario, world.measured
+    series = [
+        *(("trainer", metric, metric) for metric in SERIES[scenario.modality]),
+        *(("training_set", metric, f"{metric} of training set") for metric in ("synthetic_share", "depth")),
+    ]
+    shown = [
+        (scope, metric, title)
+        for scope, metric, title in series
+        if any((scope, trainer.name, metric) in measured for trainer in world.trainers)
+    ]
+    rows = [
+        (trainer.name, *(measured.get((scope, trainer.name, metric)) for scope, metric, _ in shown))
+        for trainer in world.trainers
+    ]
+    web = {metric: measured.get(("web", "web", metric)) for metric in ("documents", "synthetic_share", "depth")}
+    facts: dict[str, str | None] = {"step": f"{scenario.step_name(world.t).removeprefix('step ')} of {scenario.steps}"}
+    facts |= {metric.replace("_", " "): None if value is None else f"{value:,.4g}" for metric, value in web.items()}
+    return card(
+        f"World {scenario.name}",
+        scenario.description,
+        facts,
+        Grid("Trainers", ["trainer", *(t for *_, t in shown)], rows),
     )

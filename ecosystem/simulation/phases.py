@@ -36,7 +36,7 @@ def write(state: State, step: Step) -> None:
     documents = np.bincount(site, minlength=state.web.sites)
     by_models = np.bincount(site[synthetic], minlength=state.web.sites)
     moved: dict[tuple[str, bool], int] = {}  # per (population, has left): number of writers
-    for writer in state.writers:
+    for writer in state.clock.each("writers", state.writers):
         if writer.population in state.choices:
             write_by_choice(state, step, writer)
             continue
@@ -95,10 +95,13 @@ def generate(state: State, step: Step) -> None:
             _generate_request(state, trainer, amount + extra, step.marks.get(trainer.name))
             for trainer, amount in zip(trainers, amounts, strict=True)
         ]
-        cohort = state.cohorts[model]
+        cohort, started = state.cohorts[model], state.clock.now()
         written = cohort.generate(requests, state.progress)
         costs = cohort.written if isinstance(cohort, TextCohort) else [request.n for request in requests]
-        step.written |= dict(zip([trainer.name for trainer in trainers], costs, strict=True))
+        names = [trainer.name for trainer in trainers]
+        step.written |= dict(zip(names, costs, strict=True))
+        amounts_written = [cost if isinstance(cost, int) else int(cost.drawn.sum()) for cost in costs]
+        state.clock.divide("trainers", names, amounts_written, started)
         published = []
         for trainer, docs, amount in zip(trainers, written, amounts, strict=True):
             step.unpublished[trainer.name] = docs.tail(extra)
@@ -185,7 +188,7 @@ def curate(state: State, step: Step) -> None:
     if not state.curators:
         return
     live = state.corpus.live().columns("doc", "site", "synthetic")
-    for curator in state.curators:
+    for curator in state.clock.each("curators", state.curators):
         reviewed = curator.review(live)
         step.reviews.append(reviewed.select("doc", "synthetic", "suspect", curator=pl.lit(curator.name)))
         if reviewed.is_empty():
@@ -204,7 +207,7 @@ def curate(state: State, step: Step) -> None:
 def scrape(state: State, step: Step) -> None:
     """Collect the candidates of every trainer that will train: a weighted sample without replacement."""
     pools = Pools(state)
-    for trainer in state.trainers:
+    for trainer in state.clock.each("trainers", state.trainers):
         if trainer.wants_to_fit:
             step.candidates[trainer.name] = sample(state, trainer, pools)
 
@@ -214,7 +217,7 @@ def select(state: State, step: Step) -> None:
     fitting = [trainer for trainer in state.trainers if trainer.wants_to_fit]
     ungated = _ungated(state, step, [trainer for trainer in fitting if not trainer.settings.select])
     ledgers: list[pl.DataFrame] = []
-    for trainer in fitting:
+    for trainer in state.clock.each("trainers", fitting):
         if trainer.settings.select:
             table = state.corpus.rows(step.candidates[trainer.name]).with_columns(weight=pl.lit(1.0))
             policies = state.enforced(trainer.settings.select)
@@ -258,12 +261,14 @@ def fit(state: State, step: Step) -> None:
         factors = {t.member: t.settings.recovery for t in trainers}
         recovery = {member: factor for member, factor in factors.items() if factor is not None and factor != -1}
         before = dict(state.cohorts[model].state()) if recovery else {}
+        started = state.clock.now()
         try:
             records = state.cohorts[model].fit(requests, state.progress)
         except TrainingError as error:
             member = error.member if isinstance(error, MemberError) else None
             culprit = next((t.name for t in trainers if t.member == member), model)
             raise TrainingError(f"step {step.t}, {culprit}: {error}") from error
+        state.clock.divide("trainers", [t.name for t in trainers], [record.tokens for record in records], started)
         if recovery:
             state.cohorts[model].load(recovered(before, state.cohorts[model].state(), recovery))
         for trainer, record in zip(trainers, records, strict=True):

@@ -19,6 +19,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.choices.strategies import Choices
 from ecosystem.simulation.classifiers import Classifiers
+from ecosystem.simulation.clock import Clock
 from ecosystem.simulation.references import References
 from ecosystem.simulation.services import Cohorts, Services
 from ecosystem.sources.base import Reservoir, Truth
@@ -47,6 +48,7 @@ class State:
     cohorts: Cohorts
     services: Services
     progress: Progress = silent
+    clock: Clock = field(default_factory=Clock)
     threads: int = 1
     t: int = 0
     writers: list[Writer] = field(default_factory=list)

@@ -28,7 +28,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.agents import Curator, Trainer, Writer
 from ecosystem.simulation.build import OpeningStore, build_state, open_web, populate, set_references
 from ecosystem.simulation.choices.strategies import Choices
-from ecosystem.simulation.collector import collector
+from ecosystem.simulation.collector import collector, world_card, world_line
 from ecosystem.simulation.measurement import costs
 from ecosystem.simulation.measurement.measure import measure_opening
 from ecosystem.simulation.phases import PHASES
@@ -101,12 +101,20 @@ class World(mesa.Model):
             build_cohort=build_cohort,
         )
         populate(self.state, self)
-        if models:
-            self.state.cohorts.build(scenario.models)
-        set_references(self.state, initial.sample)
-        self._opening = open_web(self.state, initial, opening) if documents else Step(0)
+        with self.state.clock.phase("foundations"):
+            if models:
+                self.state.cohorts.build(scenario.models)
+            set_references(self.state, initial.sample)
+        with self.state.clock.phase("opening"):
+            self._opening = open_web(self.state, initial, opening) if documents else Step(0)
         self._latest: Snapshot | None = None
         self.datacollector = collector(self)
+
+    def __repr__(self) -> str:
+        return world_line(self)
+
+    def _repr_html_(self) -> str:
+        return world_card(self)
 
     @property
     def t(self) -> int:
@@ -188,12 +196,15 @@ class World(mesa.Model):
         state = self.state
         state.t += 1
         state.scenario = self.base_scenario.at(self.t)
-        apply_conditions(state, before.metrics, before.t)
-        change_trainers(state)
-        change_web(state)
+        with state.clock.phase("changes"):
+            apply_conditions(state, before.metrics, before.t)
+            change_trainers(state)
+            change_web(state)
         step = Step(self.t)
         for phase in PHASES:
-            phase(state, step)
+            state.progress(phase.__name__, 0, 0)
+            with state.clock.phase(phase.__name__):
+                phase(state, step)
         self._latest = self._take_snapshot(step)
         self.running = True
 
@@ -203,7 +214,8 @@ class World(mesa.Model):
         The opening is measured on first use, so that a restored world does not measure it again.
         """
         if self._latest is None:
-            measure_opening(self.state, self._opening)
+            with self.state.clock.phase("measure"):
+                measure_opening(self.state, self._opening)
             self._latest = self._take_snapshot(self._opening)
         return self._latest
 
@@ -224,6 +236,7 @@ class World(mesa.Model):
             archive=state.archive,
             state=_plain(state),
             weights={name: cohort.state() for name, cohort in state.cohorts.items()},
+            timings=state.clock.take(),
         )
         state.events = []
         return snapshot
@@ -253,6 +266,7 @@ class World(mesa.Model):
         for name, arrays in past.weights.items():
             state.cohorts[name].load(arrays)
         self._latest, state.events = past, []
+        state.clock.take()  # that of building this world belongs to no step
 
 
 def _reported(segments: Iterable[pl.DataFrame], files: int, progress: Progress) -> Iterator[pl.DataFrame]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
+from ecosystem.plugins import load_plugins
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.html import Figure, Table
@@ -22,10 +23,11 @@ from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import STUDIES, located
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
-from ecosystem.studies.executors.options import ExecutionOptions
+from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
@@ -48,16 +50,24 @@ class FrontierResult(NamedTuple):
 
 
 def frontier(
-    file: Frontier | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
+    file: Frontier | str | Path,
+    out: str | Path = "outputs",
+    *,
+    quiet: bool = True,
+    base: Path = Path(),
+    plugins: Iterable[str | Path] = (),
+    **options: Unpack[ExecutionKeywords],
 ) -> FrontierResult:
     """Search for the threshold of a frontier (a Frontier or the path of a file); return it and the path of its report.
 
-    ``base`` is the folder to which the base scenario of a Frontier object is relative. ``options`` are fields of
+    ``base`` is the folder to which the base scenario of a Frontier object is relative. ``plugins`` are Python files
+    with kinds that the scenario uses (:func:`ecosystem.load_plugin`), and ``options`` are fields of
     :class:`~ecosystem.studies.executors.options.ExecutionOptions` (engine, jobs, threads, device, …). The command
     ``ecosystem threshold`` does the same. Raises EcosystemError for errors that the user can correct.
     """
+    load_plugins(plugins)
     if not isinstance(file, Frontier):
-        path = path_of(file, "Frontier")
+        path = located(path_of(file, "Frontier"), prefer=STUDIES)
         base, file = path.parent, Frontier.load(path)
     return run_frontier(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))

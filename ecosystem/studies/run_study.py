@@ -4,85 +4,58 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import polars as pl
+from typing import Any, Unpack
 
 from ecosystem.cache import chosen_cache
 from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
 from ecosystem.formats import counted
 from ecosystem.input_files import is_url
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
+from ecosystem.plugins import load_plugins, loaded
 from ecosystem.runs.environment import changed_input
 from ecosystem.runs.files import require_local_path
 from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.runs.remote.places import last_step, open_run, place_of, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
+from ecosystem.scenario.presets import STUDIES, located
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies import analysis
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
-from ecosystem.studies.executors.options import ExecutionOptions, start_engine
+from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions, start_engine
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.question import ManyRuns
 from ecosystem.studies.spec.study import Cell, Study
+from ecosystem.studies.study_result import StudyResult
 
 _PARALLEL_REQUESTS = 16
 
 
-@dataclass(frozen=True)
-class StudyResult:
-    """The result of a study: its tables, its folder, its report and its duration."""
-
-    results: Results
-    folder: Path
-    report: Path
-    seconds: float
-    run_seconds: float  # sum over all runs
-
-    @property
-    def study(self) -> Study:
-        """The study itself."""
-        return self.results.study
-
-    @property
-    def effects(self) -> pl.DataFrame:
-        """The effects of all arms (columns: the fields of :class:`analysis.Row`)."""
-        return analysis.effect_table(analysis.compare_arms(self.results))
-
-    def summary(self) -> dict[str, Any]:
-        """Return a machine-readable summary."""
-        failed = self.results.runs.filter(self.results.runs["error"].is_not_null())
-        return {
-            "study": str(self.folder),
-            "report": str(self.report),
-            "runs": self.results.runs.height,
-            "failed": failed.select("arm", "world", "seed", "error").to_dicts(),
-            "untrained": self.results.training.filter(pl.col("never") + pl.col("stopped") > 0).to_dicts(),
-            "profile": self.results.profile.to_dicts(),
-            "seconds": round(self.seconds, 1),
-            "seconds_of_runs": round(self.run_seconds, 1),
-        }
-
-
 def study(
-    file: Study | str | Path, out: str | Path = "outputs", *, quiet: bool = True, base: Path = Path(), **options: Any
+    file: Study | str | Path,
+    out: str | Path = "outputs",
+    *,
+    quiet: bool = True,
+    base: Path = Path(),
+    plugins: Iterable[str | Path] = (),
+    **options: Unpack[ExecutionKeywords],
 ) -> StudyResult:
-    """Run a study (a Study or the path of a file), write its report and return its results.
+    """Run a study (a Study, or the path or bundled name of a file), write its report and return its results.
 
     Finished runs are reused. ``base`` is the folder to which the base scenario of a Study object is relative.
-    ``options`` are fields of :class:`ExecutionOptions`. The command ``ecosystem study`` does the same. Raises
+    ``plugins`` are Python files with kinds that the scenarios use (:func:`ecosystem.load_plugin`), and ``options`` are
+    fields of :class:`ExecutionOptions`. The command ``ecosystem study`` does the same. Raises
     EcosystemError for errors that the user can correct.
     """
+    load_plugins(plugins)
     if not isinstance(file, Study):
-        path = path_of(file, "Study")
+        path = located(path_of(file, "Study"), prefer=STUDIES)
         base, file = path.parent, Study.load(path)
     return run_study(
         file, base, ExecutionOptions.of(options), StudyProgress(quiet=quiet), out=str(path_argument(out, "out"))
@@ -230,6 +203,7 @@ class RunPlan:
             parent_job=parent_job,
             cache=str(chosen_cache(self._options.cache) or ""),
             memory=memory_budget(self._options.memory),
+            plugins=loaded(),
         )
         number = self._numbers.setdefault(run.place, len(self.runs))
         if number == len(self.runs):

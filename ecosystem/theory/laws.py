@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecosystem.errors import DataError, nearest
+from ecosystem.plugins import note_kind
 
 TRUTH = "truth"
 _MODULES = (
@@ -192,6 +193,8 @@ def law(source: Source) -> Callable[[Function], Function]:
 
     def enter(function: Function) -> Function:
         _LAWS[function.__name__] = Law(function.__name__, function, source)
+        note_kind(function.__module__, function.__name__)
+        laws.cache_clear()  # a plug-in may be loaded after the laws were listed
         return function
 
     return enter

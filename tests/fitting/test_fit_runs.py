@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import ecosystem
+from ecosystem.errors import EcosystemError
 from ecosystem.fitting.run_fit import fit
 from ecosystem.studies.report.data import StudyReportData
 from tests.conftest import ROOT
@@ -140,3 +141,15 @@ def test_a_study_draws_its_worlds_from_the_posterior(result, place, tmp_path):
     assert "With what is unknown of the parameters" in done.report.read_text()
     assert pl.read_parquet(done.folder / "posterior_effects.parquet").height == 1
     assert ecosystem.Study.load(file).fingerprint() in done.folder.name
+
+
+def test_notebooks_have_the_charts_of_the_report_and_the_parameters(result):
+    files = {path.stem for path in (result.folder / "charts").glob("*.svg")}
+    assert set(result.plot.names()) == files >= {"target_0", "posterior_rate", "correlations", "pulls", "narrowing"}
+    assert result.plot.posterior("temperature").to_dict() == result.plot["posterior_temperature"].to_dict()
+    assert result.plot.targets().to_dict() == result.plot["target_0"].to_dict()
+    assert result.to_pandas()["median"].tolist() == result.results.parameter_table["median"].to_list()
+    assert "temperature" in result._repr_html_() and str(result.report) in result._repr_html_()
+    for wrong in (lambda: result.plot.posterior("rates"), lambda: result.plot.targets("depth")):
+        with pytest.raises(EcosystemError, match=r"the fit has|the targets are of"):
+            wrong()

@@ -318,7 +318,7 @@ class LiveRun:
     def _report(self, what: str, done: int, total: int) -> None:
         """Record the progress of a step; wait while it is paused, raise Closed if the session was closed."""
         self.progress = Progress(what, done, total)
-        if (now := time.monotonic()) - self._reported > EVERY:
+        if total and (now := time.monotonic()) - self._reported > EVERY:
             self._reported = now
             self._progressed()
         self._resumed.wait()

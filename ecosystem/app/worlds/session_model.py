@@ -46,6 +46,7 @@ class SessionConfig:
     base: Path = Path()
     machine: Machine = field(default_factory=lambda: Machine("cpu", 1))
     out: Path = Path("outputs")  # where kept runs are written
+    advance: int = 0  # steps that a live world makes as soon as it has opened
 
     @property
     def title(self) -> str:
@@ -97,6 +98,8 @@ class SessionModel(mesa.Model):
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # in case close() is never called
         if scenario is not None:
             self.live_runs = [self._open(scenario, self.config.machine, self.config.base)]
+            if self.config.advance:
+                self.live_runs[0].request(self.config.advance)
 
     def _requested(self, scenario: Scenario, arguments: dict[str, Any]) -> Scenario:
         """Return the scenario with the models, the seed and the knob values requested on the page.

@@ -17,7 +17,7 @@ from ecosystem.fitting.report import charts as fit_charts
 from ecosystem.fitting.results import LEVEL, FitResults
 from ecosystem.fitting.search import FAR, morris_design
 from ecosystem.fitting.trials import misfits
-from ecosystem.formats import number
+from ecosystem.formats import number, significant
 from ecosystem.report import charts, publish
 from ecosystem.report.findings import signed
 from ecosystem.report.html import Cell, Cells, Figure, Table, environment
@@ -37,48 +37,56 @@ def write_fit(results: FitResults, store: Store) -> Path:
     write_table(store, "pulls", pull_table(results.pulls, results.fit.names))
     screened, problem = screening(results)
     write_table(store, "morris", _screening_table(screened))
-    specs: dict[str, dict[str, Any]] = {}
+    specs = {name: charts.specification(chart) for name, chart in drawn(results, screened).items()}
 
-    def figure(name: str, chart: Any, *, full: bool = False) -> Figure:
-        specs[name] = charts.specification(chart)
-        return Figure.of(name, specs[name], full=full)
+    def figures(prefix: str, *, full: bool = False) -> list[Figure]:
+        return [Figure.of(name, spec, full=full) for name, spec in specs.items() if name.startswith(prefix)]
 
-    quantities = list(dict.fromkeys(target.what for target in results.targets))
-    data = [figure(f"target_{i}", fit_charts.measurements(results, what)) for i, what in _numbered(quantities)]
-    marginals = [
-        figure(f"posterior_{name}", fit_charts.posterior(name, parameter, results.samples[name]))
-        for name, parameter in results.fit.parameters.items()
-    ]
-    correlations = None
-    if len(results.fit.names) > 1:
-        correlations = figure("correlations", fit_charts.correlations(results.correlations, TIED))
-    groups = {target.part for target in results.targets}
-    grouped = [pull for pull in results.pulls if pull.label in groups]
-    single = [pull for pull in results.pulls if pull.label not in groups]
+    single = [pull for pull in results.pulls if pull.label not in _groups(results)]
     context = {
         "title": results.fit.name,
         "description": results.fit.description,
         "facts": _facts(results),
         "findings": sentences(results),
-        "data": data,
-        "omitted": max(0, len(quantities) - fit_charts.MOST_CURVES),
+        "data": figures("target_"),
+        "omitted": max(0, len(_quantities(results)) - fit_charts.MOST_CURVES),
         "targets": _target_table(results),
-        "marginals": marginals,
+        "marginals": figures("posterior_"),
         "parameters": _parameter_table(results),
-        "correlations": correlations,
-        "pulls": [
-            figure("pulls", fit_charts.pulls(grouped, results.fit.names), full=True),
-            figure("narrowing", fit_charts.narrowing(grouped, results.fit.names), full=True),
-        ],
+        "correlations": next(iter(figures("correlations")), None),
+        "pulls": [*figures("pulls", full=True), *figures("narrowing", full=True)],
         "single_pulls": _pull_rows(single[:_LISTED], results.fit.names) if single else None,
-        "screening": [
-            figure(f"morris_{i}", fit_charts.screening(title, found), full=True)
-            for i, (title, found) in enumerate(list(screened.items())[: 1 + _SCREENED])
-        ],
+        "screening": figures("morris_", full=True),
         "screening_problem": problem,
         **_methods(results),
     }
     return publish(store, "fit.html", context, specs, 0, PAGES)
+
+
+def drawn(results: FitResults, screened: dict[str, list[Index]]) -> dict[str, Any]:
+    """Return the charts of the report by name; ``screened``: :func:`screening`."""
+    names, groups = results.fit.names, _groups(results)
+    grouped = [pull for pull in results.pulls if pull.label in groups]
+    measured = enumerate(_quantities(results)[: fit_charts.MOST_CURVES])
+    found = {f"target_{i}": fit_charts.measurements(results, what) for i, what in measured}
+    found |= {
+        f"posterior_{name}": fit_charts.posterior(name, parameter, results.samples[name])
+        for name, parameter in results.fit.parameters.items()
+    }
+    if len(names) > 1:
+        found["correlations"] = fit_charts.correlations(results.correlations, TIED)
+    found["pulls"] = fit_charts.pulls(grouped, names)
+    found["narrowing"] = fit_charts.narrowing(grouped, names)
+    shown = list(screened.items())[: 1 + _SCREENED]
+    return found | {f"morris_{i}": fit_charts.screening(title, rows) for i, (title, rows) in enumerate(shown)}
+
+
+def _quantities(results: FitResults) -> list[str]:
+    return list(dict.fromkeys(target.what for target in results.targets))
+
+
+def _groups(results: FitResults) -> set[str]:
+    return {target.part for target in results.targets}
 
 
 def _methods(results: FitResults) -> dict[str, object]:
@@ -91,10 +99,6 @@ def _methods(results: FitResults) -> dict[str, object]:
         "draws": len(results.draws),
         "replicates": results.fit.replicates,
     }
-
-
-def _numbered(quantities: Sequence[str]) -> list[tuple[int, str]]:
-    return list(enumerate(quantities))[: fit_charts.MOST_CURVES]
 
 
 def _facts(results: FitResults) -> dict[str, object]:
@@ -143,9 +147,9 @@ def _parameter_table(results: FitResults) -> Table:
         [
             row["parameter"],
             row["unit"] or "–",
-            f"{row['prior_low']:.3g} to {row['prior_high']:.3g}",
-            Cell(f"{row['mean']:.4g}", bold=True),
-            f"{row['low']:.4g} to {row['high']:.4g}",
+            f"{significant(row['prior_low'])} to {significant(row['prior_high'])}",
+            Cell(significant(row["mean"], 4), bold=True),
+            f"{significant(row['low'], 4)} to {significant(row['high'], 4)}",
             number(row["width_ratio"]),
             number(row["r_hat"], 3),
             f"{row['effective_samples']:,.0f}",

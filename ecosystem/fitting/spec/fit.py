@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ecosystem.errors import ScenarioError, whole_number
 from ecosystem.fitting.spec.priors import Prior
 from ecosystem.fitting.spec.targets import Target, read_targets
-from ecosystem.scenario.presets import FileKind
+from ecosystem.scenario.presets import FITS, FileKind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import checked_paths
@@ -49,6 +49,7 @@ class Fit(ManyRuns):
     """A fit of a scenario to measurements. Read one with :meth:`load`."""
 
     file_kind: ClassVar[FileKind] = "fit"
+    folder: ClassVar[str] = FITS
     base_field: ClassVar[str] = "scenario"
 
     base: str = Field(

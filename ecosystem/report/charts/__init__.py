@@ -10,7 +10,7 @@ from ecosystem.interpreter import require_docstrings
 require_docstrings()  # before Altair is imported, which fails without them
 
 from ecosystem.report.charts.axes import DATE, NAMED_CHANGES, milliseconds, span, spread
-from ecosystem.report.charts.bars_and_maps import rates, site_graph
+from ecosystem.report.charts.bars_and_maps import rates, site_graph, stacked
 from ecosystem.report.charts.curves import curves, residuals
 from ecosystem.report.charts.distributions import densities, fan, scatter
 from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tradeoff
@@ -50,6 +50,7 @@ __all__ = [
     "span",
     "specification",
     "spread",
+    "stacked",
     "tradeoff",
     "vocabulary",
 ]

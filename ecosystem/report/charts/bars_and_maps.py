@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from ecosystem.report.charts.templates import ChartTemplate, placeholders, vega_lite
-from ecosystem.report.charts.theme import HUMAN, NARROW, SYNTHETIC, WIDE, ChartLabels
+from ecosystem.report.charts.theme import GREYS, HUMAN, LABELLED, NARROW, SYNTHETIC, WIDE, ChartLabels, ChartTheme
 
 
 def rates(frame: pl.DataFrame, labels: ChartLabels) -> ChartTemplate:
@@ -53,6 +54,40 @@ def _bars(order: tuple[str, ...], title: str) -> dict[str, Any]:
         x=alt.X("high:Q", title=title), y=row, yOffset=offset, text=alt.Text("label:N")
     )
     return vega_lite(alt.layer(bars, errors, texts, width=WIDE[0], height=46 * len(order)))
+
+
+def stacked(
+    frame: pl.DataFrame, theme: ChartTheme, others: Sequence[str], phases: Sequence[str], labels: ChartLabels
+) -> alt.LayerChart:
+    """Draw a bar for every phase, divided by population; ``others`` are grey parts, no populations of the theme.
+
+    ``frame``: phase, population, value. ``phases`` is their order from top to bottom.
+    """
+    rank = {name: place for place, name in enumerate([*theme.populations, *others])}
+    parts = (
+        frame.sort(pl.col("population").replace_strict(rank, return_dtype=pl.Int32), maintain_order=True)
+        .with_columns(end=pl.col("value").cum_sum().over("phase"))
+        .with_columns(start=pl.col("end") - pl.col("value"))
+    )
+    x = alt.X("start:Q", title=labels.axis, axis=alt.Axis(format="~s", tickCount=6))
+    y = alt.Y("phase:N", sort=list(phases), title=None, axis=alt.Axis(labelFontSize=12, labelPadding=10))
+    tooltip = ["phase:N", "population:N", alt.Tooltip("value:Q", title=labels.axis, format=labels.format)]
+    legend = alt.Legend(orient="top", title=None)
+    hues = alt.Scale(domain=list(theme.populations))  # its range is that of the page's light or dark mode
+    greys = alt.Scale(domain=list(others), range=list(GREYS[: len(others)]))
+    layers = [
+        alt.Chart(part)
+        .mark_bar(height={"band": 0.78})
+        .encode(x=x, x2="end:Q", y=y, tooltip=tooltip, color=alt.Color("population:N", scale=scale, legend=named))
+        for part, scale, named in (
+            (parts.filter(~pl.col("population").is_in(others)), hues, legend if len(rank) <= LABELLED else None),
+            (parts.filter(pl.col("population").is_in(others)), greys, legend),
+        )
+        if part.height
+    ]
+    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
+    chart = alt.layer(*layers, width=WIDE[0], height=26 * len(phases), title=title)
+    return chart.resolve_scale(color="independent")
 
 
 def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, most: float) -> alt.LayerChart:

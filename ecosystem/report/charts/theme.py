@@ -9,6 +9,7 @@ from typing import Any
 from ecosystem.calendar import Calendar
 
 WIDE, NARROW = (780, 320), (400, 230)  # width and height in pixels; the page stretches the width
+GREYS = ("#6f7a88", "#9aa4b1", "#c2c9d2")  # parts of a chart that are no population
 LABELLED = 10  # up to this many populations, all are named beside their lines
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 HUMAN, SYNTHETIC = "#8793a3", "#8b5cd6"  # legible on both backgrounds; no population is violet

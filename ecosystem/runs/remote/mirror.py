@@ -26,11 +26,13 @@ from ecosystem.runs.records import (
     COVERED,
     DIGESTS,
     PRUNED,
+    TIMES,
     Commit,
     Fork,
     check_format,
     is_record,
     record_files,
+    table_file,
 )
 from ecosystem.runs.store import Store
 
@@ -151,7 +153,9 @@ class Mirror:
             self._pushed |= hashes
             for path in local:
                 if path.name not in stored:
-                    self.put(file for name in Commit.read(path).files if (file := folder / name).exists())
+                    commit = Commit.read(path)
+                    names = [*commit.files, table_file(TIMES, commit.step)]
+                    self.put(file for name in names if (file := folder / name).exists())
                     self.put([path])
             if local:
                 self._prune(folder)

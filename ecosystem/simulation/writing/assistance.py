@@ -46,11 +46,13 @@ def generated(state: State, step: Step, asked: Sequence[Asked]) -> list[pl.Serie
     written: dict[int, pl.Series] = {}
     for model in dict.fromkeys(trainer.settings.model for trainer, _, _ in asked):
         own = [place for place, (trainer, _, _) in enumerate(asked) if trainer.settings.model == model]
-        cohort = state.cohorts[model]
+        cohort, started = state.cohorts[model], state.clock.now()
         texts = cohort.generate([_request(state, step, *asked[place]) for place in own], state.progress)
         amounts: Sequence[WriteRecord | int] = (
             cohort.written if isinstance(cohort, TextCohort) else [text.len() for text in texts]
         )
+        drawn = [amount if isinstance(amount, int) else int(amount.drawn.sum()) for amount in amounts]
+        state.clock.divide("trainers", [asked[place][0].name for place in own], drawn, started)
         for place, text, amount in zip(own, texts, amounts, strict=True):
             written[place] = text
             name = asked[place][0].name

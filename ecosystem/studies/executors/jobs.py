@@ -21,6 +21,7 @@ from ecosystem.cache import CACHE_VARIABLE
 from ecosystem.errors import EcosystemError, FormatError, StoreError
 from ecosystem.families.base import Progress, silent
 from ecosystem.input_files import is_url
+from ecosystem.plugins import Plugin, load_all
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.memory import require_cpu, resources
@@ -49,6 +50,7 @@ class Job:
     parent_job: int | None = None  # the number of the job of the parent
     cache: str = ""  # folder of foundations and tokenizers; "": the default of the worker
     memory: int | None = None  # bytes for this run, in which the batches of a new one are computed; None: no limit
+    plugins: tuple[Plugin, ...] = ()  # files that the kinds of the scenario come from
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def run_job(job: Job, progress: Progress = silent) -> str:
     A run in an object store is written to a scratch folder of this machine and pushed after every commit. Raises
     EcosystemError if the run fails.
     """
+    load_all(job.plugins)
     scenario = Scenario.parse(tomllib.loads(job.scenario), base=Path(job.base))
     place, out, parent = place_of(scenario, job.out), job.out, job.parent
     mirror = Mirror(job.out) if is_url(job.out) else None

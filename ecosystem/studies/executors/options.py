@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
 from ecosystem.interpreter import cores, require_docstrings, require_threads
@@ -17,6 +17,19 @@ from ecosystem.studies.executors.jobs import Engine
 from ecosystem.studies.executors.local import Processes, Serial
 
 EngineKind = Literal["serial", "processes", "ray"]
+
+
+class ExecutionKeywords(TypedDict, total=False):
+    """The fields of :class:`ExecutionOptions` as keywords, for type checkers."""
+
+    engine: EngineKind
+    jobs: int | None
+    threads: int | None
+    device: str
+    address: str | None
+    gpus: float
+    cache: str | Path | None
+    memory: str | int | None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ecosystem.calendar import Calendar
-from ecosystem.errors import ScenarioError, each_line, nearest, path_argument, path_of, whole_number
-from ecosystem.scenario.presets import FileKind, bundled, file_kind, read_toml, require_kind
+from ecosystem.errors import ScenarioError, each_line, path_argument, path_of, whole_number
+from ecosystem.scenario.extending import read_file
+from ecosystem.scenario.presets import STUDIES, FileKind, file_kind, located, named_file, require_kind
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.scenario.tables import NAME
 from ecosystem.spec import Spec, checked_paths, explain
@@ -25,6 +26,7 @@ class ManyRuns(Spec):
     """The common part of files that define many runs: a base scenario, and values set in every run."""
 
     file_kind: ClassVar[FileKind]
+    folder: ClassVar[str] = STUDIES  # the subfolder of bundled scenarios that is searched first for files of this kind
     base_field: ClassVar[str] = "base"  # the key of the base scenario in files
 
     name: str = Field(description="name of the folder of the report; letters, digits, _ and -")
@@ -53,10 +55,13 @@ class ManyRuns(Spec):
 
         The scenarios of its runs are not checked here; see :meth:`check`.
         """
-        file = path_of(path, cls.__name__)
-        data = read_toml(file)
+        file = located(path_of(path, cls.__name__), prefer=cls.folder)
+        data = read_file(file)
         require_kind(data, file, cls.file_kind)
-        return cls._validated(data, str(file))
+        try:
+            return cls._validated(dict(data), str(file))
+        except ScenarioError as error:
+            raise data.explained(error, str(file)) from None
 
     @classmethod
     def _validated(cls, data: Mapping[str, Any], file: str) -> Self:
@@ -81,8 +86,8 @@ class ManyRuns(Spec):
         """
         field, folder = self.base_field, Path(path_argument(folder, "base"))
         try:
-            file = _scenario_file(self.base, folder)
-            data = read_toml(file)
+            file = named_file(self.base, folder)
+            data = read_file(file)
             kind = file_kind(data)
             if kind != "scenario":
                 raise ScenarioError(f"{file} is a {kind}; give a scenario.")
@@ -137,7 +142,7 @@ def _calendar(data: Mapping[str, Any], file: str) -> Calendar | None:
     if any(isinstance(keys, Mapping) and {"start", "step"} & {*keys, *_keys(keys)} for keys in levers):
         return None
     try:
-        scenario = read_toml(_scenario_file(str(data.get("base")), Path(file).parent))
+        scenario = read_file(named_file(str(data.get("base")), Path(file).parent))
         scenario |= scenario.get("variants", {}).get(data.get("variant"), {})
         values = {**scenario, **(own if isinstance(own, Mapping) else {})}
         calendar: Calendar | None = time_context({name: values.get(name) for name in ("start", "step")})["calendar"]
@@ -153,18 +158,3 @@ def _keys(tables: Mapping[str, Any]) -> list[str]:
 def with_values(scenario: Scenario, values: Mapping[str, Any], base: Path) -> Scenario:
     """Return a scenario with values set, and validate its timed changes again."""
     return Scenario.parse(scenario.override(values, base=base).plain(), where="", base=base) if values else scenario
-
-
-def _scenario_file(name: str, folder: Path) -> Path:
-    """Find a scenario file relative to ``folder`` or the current folder, or a bundled one by its name."""
-    for place in (folder / name, Path(name)):
-        if place.is_file():
-            return place
-    files = {
-        file.stem: file for place in reversed(bundled("scenarios", folder)) for file in sorted(place.glob("*.toml"))
-    }
-    if name in files:
-        return files[name]
-    raise ScenarioError(
-        f'there is no scenario "{name}"{nearest(name, files)}; give a path or one of {", ".join(sorted(files))}.'
-    )

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PrivateAttr, model_validator
 
 from ecosystem.calendar import step_at
+from ecosystem.cards import Grid, card
 from ecosystem.errors import ScenarioError, StoreError, nearest
 from ecosystem.metrics.definitions import COSTS
 from ecosystem.scenario.presets import FileKind
@@ -174,6 +175,21 @@ class Study(Question):
         if len(self.equal_cost.levers) < 2:
             raise ValueError("equal_cost.levers: a comparison needs at least two ways to spend")
 
+    def __repr__(self) -> str:
+        return f"<Study {self.name}: {len(self.levers())} arms, {len(self.settings())} worlds, {len(self.seeds)} seeds>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "base": self.base,
+            "base arm": self.base_arm if self.compares else None,
+            "seeds": ", ".join(map(str, self.seeds)),
+            "measures": ", ".join(measure.name for measure in self.measures),
+        }
+        arms = [(arm, *_row(values)) for arm, values in self.levers().items()]
+        worlds = [(world, *_row(values)) for world, values in self.settings().items() if world]
+        grids = Grid("Arms", ["arm", "values"], arms), Grid("Worlds", ["world", "values"], worlds)
+        return card(f"Study {self.name}", self.description, facts, *grids)
+
     @property
     def compares(self) -> bool:
         """Whether arms are compared with the base arm; false for designs of sensitivity indices."""
@@ -295,6 +311,11 @@ class Study(Question):
                 f"{BRANCH_STEP} = {step!r}: give a whole number from 0 to {base.steps - 1}, before the last step."
             )
         world = with_values(base, uncertain, base_folder)
+        if values and step % world.weights_every and (self.branch is None or self.branch.run is None):
+            raise ScenarioError(
+                f"{BRANCH_STEP} = {step}: the models of step {step} are not kept with weights_every = "
+                f"{world.weights_every}; set weights_every to a divisor of {step} in [set]."
+            )
         return world.forked(step, values, base=base_folder), world if values else None, step
 
     def _check_measured(self, scenario: Scenario, path: str) -> None:
@@ -302,6 +323,10 @@ class Study(Question):
             mismatch = measure.mismatch(scenario)
             if mismatch:
                 raise ScenarioError(f"{self.where}: measures.{number}.{mismatch} (in {path}).")
+
+
+def _row(values: Mapping[str, Any]) -> tuple[str]:
+    return (", ".join(f"{path} = {value}" for path, value in values.items()),)
 
 
 def _no_arm(name: str, arms: list[str]) -> str:

@@ -1,0 +1,173 @@
+"""The report of several runs: one page with tables and charts, the same tables as files, and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ecosystem.formats import counted
+from ecosystem.report import charts, publish
+from ecosystem.report.charts import ChartLabels, ChartTheme
+from ecosystem.report.html import Figure, Table, environment, tinted
+from ecosystem.report.run_charts import metric_title
+from ecosystem.runs.store import Store
+from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
+from ecosystem.studies.results import write_table
+
+PAGES = environment(Path(__file__).with_name("templates"))
+DRAWN = ("cross_entropy", "perplexity", "synthetic_share", "distinct_2", "vocabulary_kept_1", "depth", "reward")
+FIRST = ("cross_entropy", "synthetic_share", "distinct_2")  # of the terminal's table, which shows these alone
+_MOST_CHARTS = 12
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs with their metrics over seeds up to the last common step, and differences to the first group."""
+
+    groups: list[Group]
+    last: int
+    summary: pl.DataFrame  # of over_seeds
+    differences: pl.DataFrame
+    settings: list[tuple[str, list[str]]]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> Comparison:
+        """Read the runs; raises StoreError if a file of one is damaged."""
+        last = min(group.last_step for group in groups)
+        series = [courses(group, last) for group in groups]
+        compared = differences(series) if len(groups) > 1 else pl.DataFrame()
+        return cls(list(groups), last, over_seeds(pl.concat(series)), compared, settings(groups))
+
+    @property
+    def final(self) -> pl.DataFrame:
+        """The summary at the last common step."""
+        return self.summary.filter(pl.col("step") == self.last)
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as data for JSON."""
+        return {
+            "groups": [
+                {"name": g.name, "runs": [str(run.path) for run in g.runs], "seeds": [run.seed for run in g.runs]}
+                for g in self.groups
+            ],
+            "step": self.last,
+            "settings": [{"path": path, "values": values} for path, values in self.settings],
+            "metrics": self.final.to_dicts(),
+            "differences": self.differences.to_dicts(),
+        }
+
+    def text(self) -> str:
+        """Return the tables for the terminal, of the most important metrics."""
+        lines = [f"{g.name}: seeds {', '.join(str(run.seed) for run in g.runs)}" for g in self.groups]
+        if len(self.groups) > 1:
+            lines += ["", "settings that differ", *self._settings_text()]
+        head = f"mean and 95 % interval over seeds at {self.groups[0].scenario.step_name(self.last)}"
+        lines += ["", head, *_aligned([list(row) for row in self.rows(only=FIRST)])]
+        if self.differences.height:
+            lines += ["", f"difference to {self.groups[0].name}", *_aligned(self.difference_rows(only=FIRST))]
+        return "\n".join(lines)
+
+    def _settings_text(self) -> list[str]:
+        rows = [["", *(group.name for group in self.groups)], *([path, *values] for path, values in self.settings)]
+        return _aligned(rows) if self.settings else ["none"]
+
+    def rows(self, only: Sequence[str] = ()) -> list[list[str]]:
+        """Return group, population, metric, mean, interval and number of seeds of each metric at the last step."""
+        return [
+            [row["group"], row["of"], _title(row), f"{row['mean']:.4g}", _ends(row), str(row["seeds"])]
+            for row in self.final.iter_rows(named=True)
+            if not only or (row["metric"] in only and row["scope"] != "training_set")
+        ]
+
+    def difference_rows(self, only: Sequence[str] = ()) -> list[list[str]]:
+        """Return group, population, metric, difference, interval, and how it was found."""
+        return [
+            [row["group"], row["of"], _title(row), f"{row['difference']:+.4g}", _ends(row), _by(row)]
+            for row in self.differences.iter_rows(named=True)
+            if not only or (row["metric"] in only and row["scope"] != "training_set")
+        ]
+
+
+def write(comparison: Comparison, folder: Path, title: str) -> Path:
+    """Write the page ``report.html``, its charts, and the tables as Parquet and CSV; return the path of the page."""
+    groups, specs, figures = comparison.groups, {}, []
+    names = [group.name for group in groups]
+    store = Store(folder)
+    for name, chart in _charts(comparison).items():
+        specs[name] = charts.specification(chart)
+        figures.append(Figure.of(name, specs[name]))
+    columns = ["runs", "of", "metric", "mean", "95 % interval", "seeds"]
+    tables = [("Over seeds", Table(columns, comparison.rows(), (0, 1, 2)))]
+    if len(names) > 1:
+        head = ["setting", *names]
+        different = [[path, *values] for path, values in comparison.settings]
+        tables.insert(0, ("Settings that differ", Table(head, different, tuple(range(len(head))))))
+        rows = comparison.difference_rows()
+        columns = ["runs", "of", "metric", "difference", "95 % interval", "from"]
+        tables.insert(1, (f"Differences to {names[0]}", Table(columns, rows, (0, 1, 2, 5))))
+    context = {
+        "title": title,
+        "description": comparison.groups[0].scenario.description if len(names) == 1 else "",
+        "facts": {"step": comparison.last, "scenarios": len(names), "runs": sum(len(g.runs) for g in groups)},
+        "titles": {f"part-{i}": name for i, (name, _) in enumerate(tables)} | {"courses": "Over time"},
+        "groups": [tinted(names, group.name, counted(len(group.runs), "seed")) for group in groups],
+        "tables": tables,
+        "figures": figures,
+        "method": _method(comparison),
+    }
+    with store.lock():
+        write_table(store, "over_seeds", comparison.summary)
+        if comparison.differences.height:
+            write_table(store, "differences", comparison.differences)
+        return publish(store, "comparison.html", context, specs, len(names), PAGES)
+
+
+def _charts(comparison: Comparison) -> dict[str, Any]:
+    """Return a chart of the course of each important metric of each population, a line for each group, by name."""
+    calendars = {group.scenario.calendar for group in comparison.groups}
+    calendar = calendars.pop() if len(calendars) == 1 else None
+    theme = ChartTheme([group.name for group in comparison.groups], comparison.last, calendar=calendar)
+    drawn: dict[str, Any] = {}
+    rows = comparison.summary.filter(pl.col("metric").is_in(DRAWN) & pl.col("scope").is_in(["trainer", "web"]))
+    order = {metric: i for i, metric in enumerate(DRAWN)}
+    parts = rows.partition_by("scope", "of", "metric", as_dict=True, maintain_order=True)
+    for (_, of, metric), part in sorted(parts.items(), key=lambda item: order[str(item[0][2])])[:_MOST_CHARTS]:
+        frame = part.select(
+            population="group", step="step", value="mean", error=(pl.col("high") - pl.col("low")) / 2, members="seeds"
+        ).sort("step", maintain_order=True)
+        title = f"{of}: {metric_title(str(metric))}"
+        labels = ChartLabels(title, "mean over seeds with its 95 % interval", str(metric), ".3~g")
+        drawn[f"{metric}_{str(of).replace('/', '_')}"] = charts.over_steps(frame, theme, labels)
+    return drawn
+
+
+def _method(comparison: Comparison) -> str:
+    text = "Intervals over seeds are Student's (95 %). Trainers of a population are averaged first. "
+    if len(comparison.groups) == 1:
+        return text
+    return text + (
+        "Differences are paired by common seeds where there are two or more, since runs with one seed share their "
+        "noise; otherwise they are from independent seeds (Welch), or of single runs with the errors of measurement "
+        "alone, which leave out how much runs differ by chance."
+    )
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['metric']} (training set)" if row["scope"] == "training_set" else str(row["metric"])
+
+
+def _ends(row: dict[str, Any]) -> str:
+    return "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
+
+
+def _by(row: dict[str, Any]) -> str:
+    return f"{row['seeds']} {row['by']}" if row["seeds"] > 1 else str(row["by"])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
