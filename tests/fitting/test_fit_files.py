@@ -215,3 +215,16 @@ def test_a_study_refuses_a_file_that_is_no_posterior(tmp_path):
     other = data | {"worlds": {"posterior": str(tmp_path / "other.parquet")}}
     with pytest.raises(ecosystem.EcosystemError, match=r"is not the posterior\.parquet of a fit"):
         ecosystem.Study.model_validate(other).settings()
+
+
+@pytest.mark.parametrize("wrong", [3, ["a.parquet"]])
+def test_a_posterior_that_is_no_path_is_refused_as_one(wrong, tmp_path):
+    import tomli_w
+
+    data = {"name": "s", "base": str(ROOT / "scenarios/mixed_loop.toml"), "seeds": [1], "arms": {"a": {}, "b": {}}}
+    data |= {"measures": [{"metric": "synthetic_share", "of": "web"}], "worlds": {"posterior": wrong, "draws": 3}}
+    file = tmp_path / "study.toml"
+    file.write_text(tomli_w.dumps(data))
+    result = CliRunner().invoke(cli, ["check", str(file)])
+    assert "worlds.posterior: must be text in quotes" in str(result.exception)
+    assert "worlds.draws" not in str(result.exception)
