@@ -86,6 +86,14 @@ class Calendar:
         except (OverflowError, ValueError):
             raise ValueError(f"step {t} is outside the years {_YEARS[0]} to {_YEARS[1]}") from None
 
+    def reaches(self, t: int) -> bool:
+        """Return whether a step has a date, which is in the years 1000 to 9000."""
+        try:
+            self.date_of(t)
+        except ValueError:
+            return False
+        return True
+
     def _date_of(self, t: int) -> date:
         months = self.step.months
         if months is None:
@@ -134,8 +142,13 @@ class Calendar:
 
 
 def step_name(t: int, calendar: Calendar | None) -> str:
-    """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``."""
-    return f"step {t}" if calendar is None else f"step {t} ({calendar.shown(t)})"
+    """Return a step as sentences name it: ``step 12``, with a calendar ``step 12 (June 2023)``.
+
+    A step that is outside the years of calendars, such as that of a change long after the run, has no date.
+    """
+    if calendar is None or not calendar.reaches(t):
+        return f"step {t}"
+    return f"step {t} ({calendar.shown(t)})"
 
 
 def step_at(value: int | str | date, calendar: Calendar | None) -> int:

@@ -180,6 +180,7 @@ def test_steps_in_sentences() -> None:
     assert step_name(12, MONTHLY) == "step 12 (June 2023)"
     assert step_name(2, WEEKLY) == "step 2 (2022-06-15)"
     assert step_name(3, None) == "step 3"
+    assert step_name(10**6, MONTHLY) == "step 1000000"  # in a year that calendars do not have
     assert str(Duration.parse("1.0 months")) == "1 month"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from ecosystem.calendar import Calendar, step_at
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.report import charts, findings, run_charts
+from ecosystem.report.build import write_report
 from ecosystem.report.data import RunReportData
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin
@@ -60,7 +64,8 @@ def test_charts_over_steps_have_an_axis_of_dates(run) -> None:
     for chart in (run_charts.quality(data, "perplexity"), run_charts.contamination(data, "depth")):
         for channel in charts.scaled(chart.spec, "x"):
             assert (channel["field"], channel["type"], channel["scale"]["type"]) == ("date", "temporal", "utc")
-            assert channel["scale"]["domain"] == [_milliseconds("2022-06-01"), _milliseconds("2022-12-01")]
+            ends = [{"year": 2022, "month": month, "date": 1, "utc": True} for month in (6, 12)]
+            assert channel["scale"]["domain"] == ends
         rows = next(table for name, table in chart.datasets().items() if name == "means")
         assert {row["step"]: row["date"] for row in rows}[3] == _milliseconds("2022-09-01")
     svg = charts.pictures(run_charts.quality(data, "perplexity").spec | {"datasets": chart.datasets()})[0]
@@ -71,8 +76,21 @@ def test_charts_over_steps_have_an_axis_of_dates(run) -> None:
     x = next(charts.scaled(charts.over_steps(
         pl.DataFrame({"population": "naive", "step": [0, 9], "value": [0.0, 1.0], "error": 0.0, "members": 1}),
         theme, charts.ChartLabels("t", "s", "a")).spec, "x"))  # fmt: skip
-    assert x["scale"]["domain"][1] == _milliseconds("2026-06-01")
+    assert x["scale"]["domain"][1] == {"year": 2026, "month": 6, "date": 1, "utc": True}
     assert x.get("title") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed: apt-get install chromium")
+def test_a_browser_draws_the_axis_of_dates(run, tmp_path) -> None:
+    """The script of a report interprets expressions, which knows fewer calls than the compiled charts of its folder."""
+    write_report(run)
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command += ["--virtual-time-budget=20000", "--dump-dom", f"file://{run.path.resolve()}/report.html"]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-ready="yes"' in page
+    depth = re.search(r'data-chart="contamination_depth".*?</svg>', page, re.DOTALL)
+    assert depth is not None and ">September</text>" in depth[0]
 
 
 def test_sentences_name_steps_with_their_dates(run) -> None:
@@ -128,6 +146,7 @@ def test_a_branch_at_no_step_is_refused(run, finished) -> None:
         ),
         ("september", "'september' is no step"),
         ("2022-13", "is no date of the calendar"),
+        ("2022-01", "2022-01 is before the opening, 2022-06-01"),
     ):
         with pytest.raises(ScenarioError, match=expected):
             Branch.of(run, when, {})

@@ -12,6 +12,7 @@ from ecosystem.errors import ScenarioError
 from ecosystem.report.build import write_report
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
+from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.measurement.views import views
 from ecosystem.simulation.world import World
@@ -296,6 +297,7 @@ def test_the_ratio_kept_is_that_of_the_documents_at_the_gate(gate):
         ({"observes": "synthetic_kept_ratio", "policy": "weigh"}, "keeps all; name a filter"),
         ({"of": "new_sites"}, "set web.types, or observe others"),
         ({"site_types": ["press"]}, r'no type "press"; defined in \[web.types\]: none'),
+        ({"site_types": []}, "site_types: needs at least 1 entry"),
         ({"from": 3, "until": 2}, "until: comes before from"),
         ({"from": "2022-06-31"}, "no date of the calendar"),
         ({"every": "10 days"}, "every"),
@@ -323,6 +325,25 @@ def test_instruments_measure_without_changing_the_web():
     bare, seen = observed({}), observed({"one": {"observes": "flagged_share", "sample": 9}})
     assert bare.corpus.table(["doc", "site", "ai_share"]).equals(seen.corpus.table(["doc", "site", "ai_share"]))
     assert bare.base_scenario.fingerprint() != seen.base_scenario.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("settings", "never"),
+    [
+        ({"observes": "flagged_share", "from": 4}, False),
+        ({"observes": "flagged_share", "from": 5}, True),
+        ({"observes": "posts", "baseline": [1, 4]}, False),
+        ({"observes": "posts", "baseline": [1, 5]}, True),
+        ({"observes": "pages_gone", "seen": [0, 4]}, False),
+        ({"observes": "pages_gone", "seen": [0, 5]}, True),
+        ({"observes": "pages_gone", "seen": [-3, 0]}, True),  # documents of the opening are never new
+        ({"observes": "pages_gone", "seen": [-3, 0], "of": "live"}, False),
+        ({"observes": "pages_gone", "seen": [1, 3], "every": 5}, True),  # at the opening only
+    ],
+)
+def test_an_instrument_that_never_observes_is_noted(settings, never):
+    web = web_of_numbers(ADOPTION, instruments={"one": settings}, steps=4)
+    assert any("instruments.one never observes anything" in note for note in unused_settings(web)) == never
 
 
 def test_the_example_of_the_docs_is_valid():

@@ -83,6 +83,15 @@ def test_a_risk_diverges_unless_it_levels_off(course, holds):
     assert verdict(table({"a": {"l1": course}}), "diverging")["holds"] is None  # at most 2
 
 
+def test_a_risk_that_has_fallen_and_rises_again_diverges_since_a_step():
+    middle = len(STEPS) // 2  # it falls to a third of the first value, then rises, and is below that value at the end
+    course = [max(30.0 - 20 * i / middle, 10.0) + max(0.0, i - middle) for i in range(len(STEPS))]
+    metrics = table({"a": {"test_error": course}}, error=0.001)
+    assert verdict(metrics, "increase")["holds"] is False
+    found = verdict(metrics, "diverging")
+    assert found["holds"] is True and found["step"] in STEPS
+
+
 def test_losses_are_shares_of_the_first_measurement():
     metrics = table(
         {

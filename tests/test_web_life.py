@@ -4,6 +4,7 @@ Tolerances are in standard errors (SE). A law is checked at 4 SE unless the test
 program fails one check in 16,000.
 """
 
+import warnings
 from pathlib import Path
 
 import networkx as nx
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ecosystem.corpus.life.growth import poisson
+from ecosystem.corpus.life.growth import Attachment, poisson
 from ecosystem.corpus.life.pages import PageLives
 from ecosystem.corpus.life.popularity import page_rank
 from ecosystem.corpus.life.sites import Sites
@@ -95,6 +96,26 @@ def test_one_age_for_all_and_pages_without_a_law():
     assert np.allclose(old, new), "an exponential life has no memory"
     forever = {"all": SiteType(share=1.0)}
     assert np.isinf(PageLives(forever, None, Streams(5)).ends(Published(9, range(1)), sites)).all()
+
+
+def test_extreme_lives_end_at_once_or_never():
+    uniform, age = np.array([1e-9, 0.5, 1 - 1e-9]), np.array([0.0, 5.0, 60.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        short = LifeSpec(law="weibull", scale=1e-9, shape=100.0).remaining(uniform, age)
+        long = LifeSpec(law="weibull", scale=1e308, shape=1e-9).remaining(uniform, age)
+    assert (short < 1e-8).all() and np.isinf(long[0])
+
+
+def test_new_links_are_the_first_arrivals():
+    types = {"all": SiteType.model_validate({"share": 1.0})}
+    sites = Sites(types, 500, Streams(9))
+    links = [(a, b) for a in range(500) for b in (0, a // 2) if a != b]
+    attachment = Attachment(sites, links, Streams(9))
+    for site, degree in ((1, 3), (3, 3), (4, 3), (400, 1), (499, 5)):
+        appeal = attachment.appeal()[:site]
+        arrival = -np.log(Streams(9).at(f"web/sites/{site}/links").uniform(np.arange(site))) / appeal
+        assert attachment.choose(site, degree).tolist() == np.argsort(arrival, kind="stable")[:degree].tolist()
 
 
 def test_lives_are_keyed_by_document_and_do_not_depend_on_when_they_are_asked_for():

@@ -43,10 +43,13 @@ class Branch:
         follow.
         """
         if isinstance(step, date) or (isinstance(step, str) and not step.isdecimal()):
+            when = step
             try:
-                step = step_at(step, parent.calendar)
+                step = step_at(when, parent.calendar)
             except ValueError as error:
-                raise ScenarioError(f"{parent.path}@{step}: {error}.") from None
+                raise ScenarioError(f"{parent.path}@{when}: {error}.") from None
+            if step < 0 and parent.calendar is not None:
+                raise ScenarioError(f"{parent.path}@{when}: {when} is before the opening, {parent.calendar.start}.")
         step = whole_number(step, f"{parent.path}: step")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)

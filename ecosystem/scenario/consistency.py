@@ -169,7 +169,8 @@ def unused_settings(s: ScenarioTables) -> list[str]:
     """Return a sentence for every value that is allowed but has no effect.
 
     These are unused sources, models and fields of models, trainers that never begin, changes after the last step,
-    budgets of trainers whose model ignores them, and lengths of texts beyond the context of the model. Unused policies
+    instruments that never observe, budgets of trainers whose model ignores them, and lengths of texts beyond the
+    context of the model. Unused policies
     are not listed, since the page or a study may apply them later.
     """
     references = set(_strings(s.plain()))
@@ -202,6 +203,11 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         f"trainers.{name}.scrape.robots has no effect: no site refuses crawlers (web.types.NAME.refuses)"
         for name, trainer in s.trainers.items()
         if trainer.scrape.robots is not None and not refusing
+    ]
+    unused += [
+        f"instruments.{name} never observes anything in the {counted(s.steps, 'step')} of the run; correct its dates"
+        for name, instrument in s.instruments.items()
+        if not instrument.observes_within(s.steps)
     ]
     contexts = {name: model.plain().get("context") for name, model in s.models.items()}
     unused += [

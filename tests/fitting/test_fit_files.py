@@ -103,6 +103,7 @@ def refused(tmp_path, **changes) -> str:
         ({"parameters__temperature__path": "seed"}, ["is no setting of the world"]),
         ({"parameters__temperature__prior": {"law": "uniform", "low": -1.0, "high": 0.5}}, ["(at -1.0)"]),
         ({"parameters__temperature__unit": "years"}, ["parameters.temperature (at 0.4 years)"]),
+        ({"set": {"writers.people.rate": 40.0}}, ['set: "writers.people.rate" is uncertain (parameters.human_rate)']),
         ({"targets": "none.csv"}, ["targets: there is no file"]),
         ({"targets": []}, ["targets", "at least"]),
     ],
@@ -145,6 +146,8 @@ def test_a_date_counts_at_the_nearest_step(tmp_path):
         ("step,quantity,value,eror\n1,depth,1,1\n", 'unknown column "eror" (did you mean "error"?)'),
         ("step,quantity,value,error\n", "has no targets"),
         ("# note\nstep,quantity,value,error\n1,depth,high,1\n", "line 3: value: must be a number"),
+        ("step,quantity,value,value,error\n1,depth,1,2,1\n", 'the column "value" is given twice'),
+        (f"step,quantity,value,error\n1,{'x' * 200_000},1,1\n", "cannot be read as CSV"),
         ("step,quantity,value,error\n1,depth,1\n", "line 2: has 3 cells, but there are 4 columns"),
     ],
 )
@@ -212,3 +215,16 @@ def test_a_study_refuses_a_file_that_is_no_posterior(tmp_path):
     other = data | {"worlds": {"posterior": str(tmp_path / "other.parquet")}}
     with pytest.raises(ecosystem.EcosystemError, match=r"is not the posterior\.parquet of a fit"):
         ecosystem.Study.model_validate(other).settings()
+
+
+@pytest.mark.parametrize("wrong", [3, ["a.parquet"]])
+def test_a_posterior_that_is_no_path_is_refused_as_one(wrong, tmp_path):
+    import tomli_w
+
+    data = {"name": "s", "base": str(ROOT / "scenarios/mixed_loop.toml"), "seeds": [1], "arms": {"a": {}, "b": {}}}
+    data |= {"measures": [{"metric": "synthetic_share", "of": "web"}], "worlds": {"posterior": wrong, "draws": 3}}
+    file = tmp_path / "study.toml"
+    file.write_text(tomli_w.dumps(data))
+    result = CliRunner().invoke(cli, ["check", str(file)])
+    assert "worlds.posterior: must be text in quotes" in str(result.exception)
+    assert "worlds.draws" not in str(result.exception)

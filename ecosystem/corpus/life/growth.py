@@ -54,7 +54,8 @@ class Attachment:
         noise = self._streams.at(f"web/sites/{site}/links").uniform(np.arange(site))
         with np.errstate(divide="ignore"):  # the first arrivals of exponential clocks (Efraimidis & Spirakis 2006)
             arrival = -np.log(noise) / appeal
-        first = np.argsort(arrival, kind="stable")[:degree]
+        first = np.argpartition(arrival, degree)[:degree] if degree < site else np.arange(site)  # sorting all is slow
+        first = first[np.argsort(arrival[first], kind="stable")]
         return first[appeal[first] > 0]
 
     def pairs(self, wanted: int, stream: Stream, linked: Container[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -59,8 +59,10 @@ class LifeSpec(Spec):
         if self.half_life is not None:
             return np.asarray(more * (self.half_life / math.log(2)), dtype=np.float64)
         assert self.scale is not None and self.shape is not None
-        hazard = (np.asarray(age, dtype=np.float64) / self.scale) ** self.shape
-        return np.asarray(self.scale * (hazard + more) ** (1 / self.shape) - age, dtype=np.float64)
+        with np.errstate(over="ignore"):  # longer than any run
+            hazard = (np.asarray(age, dtype=np.float64) / self.scale) ** self.shape
+            remaining = self.scale * (hazard + more) ** (1 / self.shape) - age
+        return np.asarray(np.where(np.isinf(hazard), 0.0, remaining), dtype=np.float64)
 
 
 class AgeSpec(Spec):

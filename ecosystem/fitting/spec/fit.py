@@ -92,6 +92,8 @@ class Fit(ManyRuns):
             for path in parameter.targets:
                 if path in seen:
                     raise ValueError(f'parameters.{name}.path: "{path}" is set by {seen[path]} too; set it once')
+                if path in self.set:
+                    raise ValueError(f'set: "{path}" is uncertain (parameters.{name}); remove one of the two')
                 seen[path] = name
         if self.morris == 1:
             raise ValueError("morris: give 0 (no screening), or at least 2 trajectories")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ecosystem.calendar import as_date
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec, explain
@@ -51,10 +52,7 @@ class Target(Spec):
     def _as_text(cls, value: object) -> object:
         if value is None:
             return None
-        try:
-            return (value if isinstance(value, date) else date.fromisoformat(str(value).strip())).isoformat()
-        except ValueError:
-            raise ValueError(f"must be a date, such as 2023-06-01, not {value!r}") from None
+        return as_date(value).isoformat()
 
     @model_validator(mode="after")
     def _check(self) -> Target:
@@ -112,7 +110,10 @@ def read_targets(name: str, folder: Path, where: str) -> list[Target]:
     except (OSError, UnicodeDecodeError):
         raise ScenarioError(f"{file}: cannot be read as UTF-8 text; give a CSV file.") from None
     kept = [(number, line) for number, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
-    rows = list(csv.reader(line for _, line in kept))
+    try:
+        rows = list(csv.reader(line for _, line in kept))
+    except csv.Error as error:
+        raise ScenarioError(f"{file}: cannot be read as CSV: {error}.") from None
     allowed = list(Target.model_fields)
     for column in rows[0] if rows else []:
         if column.strip() not in allowed:
@@ -122,6 +123,8 @@ def read_targets(name: str, folder: Path, where: str) -> list[Target]:
     if len(rows) < 2:
         raise ScenarioError(f"{file}: has no targets; give a line of column names, and a line for each value.")
     header = [column.strip() for column in rows[0]]
+    if repeated := [column for column in header if header.count(column) > 1]:
+        raise ScenarioError(f'{file}: the column "{repeated[0]}" is given twice; remove one.')
     problems, targets = [], []
     for (number, _), row in zip(kept[1:], rows[1:], strict=False):
         if len(row) != len(header):

@@ -50,16 +50,21 @@ def steps_axis(theme: ChartTheme, width: int) -> alt.X:
 
 def _dates_axis(theme: ChartTheme, calendar: Calendar, width: int) -> alt.X:
     """Return the axis of dates: milliseconds since 1970 (:func:`dated`), which need no parsing in the browser."""
-    first, last = (milliseconds(calendar.date_of(t)) for t in (theme.first, theme.last))
-    years = {calendar.date_of(t).year for t in (theme.first, theme.last)}
+    first, last = (calendar.date_of(t) for t in (theme.first, theme.last))
+    years = {first.year, last.year}
     if first == last:
-        first, last = (milliseconds(calendar.date_of(theme.first + change)) for change in (-1, 1))
+        first, last = (calendar.date_of(theme.first + change) for change in (-1, 1))
     return alt.X(
         f"{DATE}:T",
         title=str(years.pop()) if len(years) == 1 else None,  # labels of several years have them
-        scale=alt.Scale(type="utc", domain=[first, last], nice=False),
+        scale=alt.Scale(type="utc", domain=[_moment(first), _moment(last)], nice=False),
         axis=alt.Axis(tickCount=10 if width > 500 else 5, grid=False, labelFlush=False, labelOverlap=True),
     )
+
+
+def _moment(day: date) -> alt.DateTime:
+    """Return a day as the end of an axis: Vega's interpreter of expressions, in reports, takes no milliseconds."""
+    return alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True)
 
 
 def milliseconds(day: date) -> int:

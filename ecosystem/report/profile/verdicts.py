@@ -158,8 +158,9 @@ def profile(
                 rows.append((population, key, None, None, None, None, None))
                 continue
             holds, statistic, error, step = found.row(0)[1:]
-            if key == "diverging" and holds:  # it set in where the risk began to rise
-                step = increase.filter(pl.col("population") == population)["step"][0]
+            if key == "diverging" and holds:  # it set in where the risk rose above its first value, if it has
+                rise = increase.filter(pl.col("population") == population)["step"][0]
+                step = step if rise is None else rise
             rows.append((population, key, holds, course.metric, statistic, error, step))
     return pl.DataFrame(rows, schema=PROFILE, orient="row").fill_nan(None)
 

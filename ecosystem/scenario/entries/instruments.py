@@ -48,7 +48,7 @@ class InstrumentSpec(Spec):
         "document of every site born since the opening, if published within `window`. For pages_gone: pages published "
         "(new) or on the web (live) at a step of `seen`. Absent: live, and new for pages_gone",
     )
-    site_types: list[str] | None = Field(
+    site_types: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="types of sites (`web.types`) whose documents are observed; absent: all sites"
     )
     window: Steps | None = Field(None, description="time within which new documents were published; absent: one step")
@@ -129,6 +129,15 @@ class InstrumentSpec(Spec):
     def threshold(self) -> float:
         """Share of AI above which a document is machine text to the detector."""
         return 0.5 if self.ai_share_above is None else self.ai_share_above
+
+    def observes_within(self, steps: int) -> bool:
+        """Return whether there is an observation, of documents that may exist, from the opening to step ``steps``."""
+        first = 0 if self.baseline is None else self.baseline_steps[-1]
+        if self.seen is not None:
+            if self.seen[1] < (0 if self.population == "live" else 1):
+                return False
+            first = math.ceil(self.seen[1])
+        return any(self.observes_at(t) for t in range(first, steps + 1))
 
     def observes_at(self, t: int) -> bool:
         """Return whether there is an observation at step ``t``."""

@@ -55,7 +55,7 @@ def _sort_of_worlds(value: Any) -> str | None:
         return "<posterior>"
     if not isinstance(value, dict):
         return None
-    return "<posterior>" if isinstance(value.get("posterior"), str) else "<named>"
+    return "<named>" if isinstance(value.get("posterior", {}), dict) else "<posterior>"
 
 
 Worlds = Annotated[

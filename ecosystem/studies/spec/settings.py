@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ecosystem.calendar import as_date
 from ecosystem.spec import Spec
 
 _DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4, "year": 365.25}
@@ -38,10 +39,7 @@ class Setting(Spec):
     def _as_text(cls, value: object) -> object:
         if value is None:
             return None
-        try:
-            return (value if isinstance(value, date) else date.fromisoformat(str(value))).isoformat()
-        except ValueError:
-            raise ValueError(f"must be a date, such as 2022-11-30, not {value!r}") from None
+        return as_date(value).isoformat()
 
     @model_validator(mode="after")
     def _check_paths(self) -> Setting:
