@@ -350,6 +350,7 @@ def test_an_export_tells_types_births_and_deaths(tmp_path):
         ({"types": {"a": {"share": 1.0, "page_life": {**HALVING, "shape": 2.0}}}}, "shape: has no meaning for law"),
         ({"types": {"a": {"share": 1.0, "page_life": {"law": "exponential", "half_life": 0.0}}}}, "greater than 0"),
         ({"types": {"a": {"share": 1.0, "refuses": 1.5}}}, "must be at most 1, not 1.5"),
+        ({"types": {"a": {"share": 1.0, "births": 1e9}}}, "must be at most 10000, not 1e+09"),
         ({"initial": {"source": "s", "documents": 5, "age": [2.0]}}, "must be a duration, such as 6 or"),
         ({"initial": {"source": "s", "documents": 5, "age": {"law": "exponential"}}}, "give a duration, or { law ="),
         ({"initial": {"source": "s", "documents": 5, "age": "6 months"}}, '"6 months" needs a calendar'),

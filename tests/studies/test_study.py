@@ -34,6 +34,13 @@ from tests.studies.small_study import STUDY, axes, load
         (('metric = "w2"', 'metric = "mean_words"'), 'measures.1.goal: set goal = "lower" or "higher"'),
         (("[arms.alone]", "[branch]\nstep = 4\n[arms.alone]"), "branch.step = 4: give a whole number from 0 to 3"),
         (
+            (
+                "[arms.alone]",
+                "[set]\n'trainers.lab.publish' = 9\n[worlds.w]\n'trainers.lab.publish' = 8\n[arms.alone]",
+            ),
+            "set.trainers.lab.publish: has no effect, since every world sets this path",
+        ),
+        (
             ("[arms.alone]", "[set]\nweights_every = 4\n[branch]\nstep = 3\n[arms.alone]"),
             "branch.step = 3: the models of step 3 are not kept with weights_every = 4; set weights_every to a divisor",
         ),

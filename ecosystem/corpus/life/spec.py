@@ -16,10 +16,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from ecosystem.curves import RateCurve, ShareCurve
+from ecosystem.curves import RateCurve, ShareCurve, within
 from ecosystem.spec import Spec
 from ecosystem.times import InTime, Steps
 from ecosystem.types import Floats, Ints, Share
+
+Births = Annotated[RateCurve, within(0, 10_000)]
+"""New sites or links a step; the limit keeps a step within about ten seconds."""
 
 
 class LifeSpec(Spec):
@@ -113,7 +116,7 @@ class SiteType(Spec):
     """A type of sites, such as press, forums, encyclopedias or content farms."""
 
     share: Share = Field(0.0, description="share of the sites at the opening; the shares of all types add up to 1")
-    births: RateCurve | None = Field(
+    births: Births | None = Field(
         None,
         description="new sites of this type a step, on average (a Poisson number): a number, a rate or a curve; "
         "absent: none",
@@ -134,7 +137,7 @@ class SiteType(Spec):
 class LinkSpec(Spec):
     """Links that form between living sites while the web runs."""
 
-    births: RateCurve = Field(
+    births: Births = Field(
         description="new links a step, on average (a Poisson number), from any site to popular ones: a number, a rate "
         "or a curve"
     )

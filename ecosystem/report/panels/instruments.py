@@ -90,7 +90,7 @@ def _subtitle(settings: InstrumentSpec) -> str:
         parts.append(f"sample of {settings.sample:,}")
     rates = {"false positives": settings.false_positive_rate, "false negatives": settings.false_negative_rate}
     parts += [f"{name} {rate:.3g}" for name, rate in rates.items() if rate]
-    return "; ".join([*parts, "band: ± one standard error; black: the truth"])
+    return "; ".join([*parts, "band: ± one standard error; line without a band: the truth"])
 
 
 def reach(data: RunReportData) -> Any:

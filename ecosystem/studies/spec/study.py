@@ -241,6 +241,9 @@ class Study(Question):
         invalid or lacks a measure.
         """
         base, base_folder = self.scenario(folder)
+        for path in self.set:
+            if all(path in world for world in self.settings().values()):
+                raise self.error_at(f"set.{path}", "has no effect, since every world sets this path; remove it.")
         cells = []
         for world, uncertain in self.settings().items():
             for arm, lever in self.levers().items():
