@@ -39,7 +39,7 @@ READERS = {
     "report": Reader(["report", "{run}"], "run", lambda folder: _report(folder / "run")),
     "study": Reader(STUDY_RUN, "study", lambda folder: _table(folder / "study")),
 }
-_UNREAD = ("pinned", ".lock", ".lock-owner")  # only their names matter
+_UNREAD = ("pinned", ".lock", ".lock-owner", "timings")  # only their names matter; times have no recorded hash
 
 
 @dataclass
