@@ -593,7 +593,7 @@ def test_a_run_and_its_resumption(name, tmp_path):
     assert whole.documents.collect().equals(resumed.documents.collect())
     for step in range(4):
         a, b = (run.store.weights(step).get("model", {}) for run in (whole, resumed))
-        assert save(a) == save(b)
+        assert save(dict(a)) == save(dict(b))
         assert {key.split("/")[0] for key in a} == [set(), {"0", "1"}, {"0", "1", "2"}, {"0", "1", "2"}][step]
     measured = whole.metrics.filter((pl.col("scope") == "trainer") & (pl.col("id") == "late/0"))
     assert set(measured["metric"]) == metrics | {"documents_trained"} and measured["step"].min() == 2
