@@ -17,7 +17,7 @@ from ecosystem.errors import nearest
 
 _DAYS = {"day": 1, "week": 7}
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
-_UNITS = (*_DAYS, *_MONTHS)
+UNITS = (*_DAYS, *_MONTHS)
 _DAYS_A_MONTH = Fraction(36525, 1200)  # a year has 365.25 days
 _YEARS = (1000, 9000)
 AMOUNT = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)"
@@ -196,8 +196,8 @@ def step_length(value: object) -> Duration:
 def unit_named(word: str, text: str) -> str:
     """Return the unit that a word of ``text`` names, in the singular; raise ValueError if it names none."""
     unit = word.lower().removesuffix("s")
-    if unit not in _UNITS:
-        raise ValueError(f'"{text}": unknown unit "{word}"{nearest(unit, _UNITS)}; the units are {", ".join(_UNITS)}')
+    if unit not in UNITS:
+        raise ValueError(f'"{text}": unknown unit "{word}"{nearest(unit, UNITS)}; the units are {", ".join(UNITS)}')
     return unit
 
 

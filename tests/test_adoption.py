@@ -11,6 +11,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.choices.mixing import mixed
 from ecosystem.simulation.world import World
 from tests.conftest import MACHINE
+from tests.worlds import run_world
 
 BINS, WEIGHTS = [0.055, 0.255, 0.555, 0.85, 1.0], [0.13, 0.35, 0.28, 0.21, 0.03]
 COLUMNS = ["doc", "t", "site", "author", "synthetic", "ai_share", "assistant", "depth", "model", "source", "row"]
@@ -36,13 +37,6 @@ def web_of_numbers(adoption: dict | None = None, *, people: dict | None = None, 
         "measure": {"synthetic": 0},
     }
     return Scenario.parse(data | tables)
-
-
-def run_world(scenario: Scenario, steps: int) -> World:
-    world = World(scenario)
-    for _ in range(steps):
-        world.step()
-    return world
 
 
 def written(world: World) -> pl.DataFrame:

@@ -23,6 +23,7 @@ from ecosystem.sources.vectors import as_documents
 from ecosystem.streams import Stream, Streams
 from ecosystem.theory.adoption import adoption_share, adoption_welfare, replicator_share
 from tests.conftest import MACHINE, ROOT
+from tests.worlds import run_world
 
 GAME = {"benefit": 3.5, "cost": 2.0, "ai_cost": 0.75, "collapse": 1.5, "shared": 0.5}
 STRATEGIES = {"write": WRITE, "ai": USE_AI, "silent": SILENT}
@@ -48,13 +49,6 @@ def web_of_numbers(choice: dict, *, people: dict | None = None, **tables) -> Sce
         "measure": {"synthetic": 0},
     }
     return Scenario.parse(data | tables)
-
-
-def run_world(scenario: Scenario, steps: int) -> World:
-    world = World(scenario)
-    for _ in range(steps):
-        world.step()
-    return world
 
 
 MIXED = {"benefit": 1.0, "cost": 0.5, "ai_cost": 0.5, "ai_at_first": 0.5, "ai_share": 0.25, "mix": "blend"}

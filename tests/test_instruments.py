@@ -18,7 +18,8 @@ from ecosystem.simulation.measurement.views import views
 from ecosystem.simulation.world import World
 from ecosystem.studies.spec.measure import Measure, course_of
 from tests.conftest import MACHINE, ROOT
-from tests.test_adoption import run_world, web_of_numbers
+from tests.test_adoption import web_of_numbers
+from tests.worlds import run_world
 
 ADOPTION = {"share": 0.5, "ai_shares": [0.2, 0.8, 1.0], "mix": "blend"}
 DETECTOR = {"false_positive_rate": 0.2, "false_negative_rate": 0.05}

@@ -8,12 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ecosystem.calendar import as_date
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec, explain
+from ecosystem.times import Day
 
 _NUMBERS = {"step": int, "value": float, "error": float, "discrepancy": float}
 
@@ -21,7 +21,7 @@ _NUMBERS = {"step": int, "value": float, "error": float, "discrepancy": float}
 class Target(Spec):
     """A measured value of one quantity at one time, with its error."""
 
-    date: str | None = Field(
+    date: Day | None = Field(
         None, description="when it was measured; the nearest step counts; needs a scenario with start and step"
     )
     step: Annotated[int, Field(ge=0, le=10**9)] | None = Field(None, description="the step, instead of date")
@@ -46,13 +46,6 @@ class Target(Spec):
     )
     source: str = Field("", description="where the value comes from")
     note: str = Field("", description="what a reader should know of it")
-
-    @field_validator("date", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        if value is None:
-            return None
-        return as_date(value).isoformat()
 
     @model_validator(mode="after")
     def _check(self) -> Target:

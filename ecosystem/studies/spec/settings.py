@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date, timedelta
+from fractions import Fraction
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from ecosystem.calendar import as_date
+from ecosystem.calendar import UNITS, Duration
 from ecosystem.spec import Spec
+from ecosystem.times import Day
 
-_DAYS = {"day": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4, "year": 365.25}
+_DAYS = {unit: float(Duration(Fraction(1), unit).days) for unit in UNITS}
 _DECIMALS = 9  # that durations and rates may have
 _NEVER = ("seed", "name", "description", "steps", "start", "step", "variants", "theory", "knobs", "placement")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -28,18 +30,11 @@ class Setting(Spec):
         description='written after the value, such as "years" or "per month", where the scenario accepts durations or '
         "rates; absent: the value is a plain number",
     )
-    since: str | None = Field(
+    since: Day | None = Field(
         None,
         description="a date: the setting is the date that is the value, in `unit`, after this one; absent: no date",
     )
     whole: bool = Field(False, description="round the value to a whole number")
-
-    @field_validator("since", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        if value is None:
-            return None
-        return as_date(value).isoformat()
 
     @model_validator(mode="after")
     def _check_paths(self) -> Setting:
