@@ -70,10 +70,10 @@ def write_by_adoption(state: State, step: Step) -> None:
     shares = [share for population, planned in step.planned.items() for share in _shared(state, population, planned)]
     asked = [s for s in shares if s.trainer is not None and s.plan.height]
     requests = [(s.trainer, s.plan.height, f"assist/{s.population}") for s in asked if s.trainer is not None]
-    texts = dict(zip(map(id, asked), generated(state, step, requests), strict=True))
+    texts = iter(generated(state, step, requests))  # in the order of the shares that use a model
     for population, planned in step.planned.items():
         own = [share for share in shares if share.population == population]
-        parts = [_drafts(state, share, texts.get(id(share))) for share in own]
+        parts = [_drafts(state, s, next(texts) if s.trainer is not None and s.plan.height else None) for s in own]
         order = np.argsort(np.concatenate([share.places for share in own]), kind="stable")
         step.drafts[planned.slot] = pl.concat(parts, how="diagonal")[order]
 
