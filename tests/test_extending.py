@@ -97,19 +97,24 @@ def test_mistakes_name_the_file_that_the_key_is_from(write, text, sentence):
 
 def test_entries_are_removed_before_the_own_ones_are_merged(write):
     base = tiny()
-    [kept, *_] = base.policies
     write(
-        'extends = "base"\n[trainers.other]\nmodel = "tiny"\npublish = 3\n[policies."a.b"]\nkind = "repetition"',
+        'extends = "base"\n[trainers.other]\nmodel = "tiny"\npublish = 3',
         "two.toml",
     )
-    only = Scenario.load(write('extends = "two"\nwithout = ["trainers.naive", "policies.a.b"]'))
-    assert set(only.trainers) == {"careful", "other"} and "a.b" not in only.policies and kept in only.policies
+    only = Scenario.load(
+        write('extends = "two"\nwithout = ["trainers.naive", "trainers.careful.select", "policies.short"]')
+    )
+    assert set(only.trainers) == {"careful", "other"} and set(base.policies) - set(only.policies) == {"short"}
     anew = Scenario.load(write('extends = "two"\nwithout = ["trainers.naive"]\n[trainers.naive]\nmodel = "tiny"'))
     assert (
         anew.trainers["naive"].publish == TrainerSpec.model_fields["publish"].default != base.trainers["naive"].publish
     )
-    study = Study.load(write('extends = "monoculture"\nwithout = ["arms.eight"]', "few.toml"))
-    assert set(Study.load("monoculture").arms) - set(study.arms) == {"eight"}
+    study = Study.load(
+        write('extends = "monoculture"\nwithout = ["arms.eight", "arms.four.trainers.labs.count"]', "few.toml")
+    )
+    whole = Study.load("monoculture").arms
+    assert set(whole) - set(study.arms) == {"eight"}
+    assert set(whole["four"]) - set(study.arms["four"]) == {"trainers.labs.count"}
 
 
 def test_a_cycle_of_several_files_is_refused(write):
