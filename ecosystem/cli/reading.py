@@ -189,7 +189,7 @@ def audit(
     from ecosystem.runs.run import Run
 
     values = ({} if policies is None else audits.read_policies(policies)) | read_values(settings)
-    files = isinstance(place, Path) and _is_plain(place)
+    files = isinstance(place, Path) and not (place / "scenario.toml").exists() and _is_plain(place)
     if files:
         results = _audit_files(Path(place), names, values, column, label, step is None and not everything, reader)
     else:
@@ -211,10 +211,11 @@ def _number(run: Run, step: str | None, option: str) -> int | None:
 
 
 def _is_plain(place: Path) -> bool:
-    """Return whether a place is a file or a folder of files, not a run."""
+    """Return whether a place is meant as a file or a folder of texts: it is no run, and has none below it."""
     from ecosystem.beginning.sourcing import holds_texts
+    from ecosystem.input_files import is_folder
 
-    return place.is_file() or (not (place / "scenario.toml").exists() and holds_texts(place))
+    return not is_folder(place) or holds_texts(place) or next(place.rglob("scenario.toml"), None) is None
 
 
 def _require_no_columns(place: Path | str, column: str | None, label: str | None) -> None:

@@ -60,7 +60,11 @@ class Run:
         folder = path_of(path, "Run", "folder")
         if not (folder / "scenario.toml").is_file():
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
-            hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
+            hint = (
+                f" Did you mean {' or '.join(inside)}?"
+                if inside
+                else " `ecosystem list runs` lists those below outputs."
+            )
             if is_url_as_path(path):
                 hint = " Runs at a URL are read by check, report, show, lineage and audit only; copy it here first."
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
