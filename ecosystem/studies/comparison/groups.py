@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.metrics.intervals import LEVEL, Interval, mean_interval, welch_interval
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.statistics import LEVEL, Interval, mean_interval, paired_difference, welch_interval
+from ecosystem.studies.statistics import paired_difference
 
 SCOPES = ("trainer", "training_set", "web", "instrument", "site_type")
 WEB = "web"

@@ -14,13 +14,14 @@ import polars as pl
 
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.metrics.estimates import wilson_interval
+from ecosystem.metrics.intervals import standardised, standardised_interval
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.panels.profile import definitions, in_order
 from ecosystem.report.profile import DEFINITIONS
 from ecosystem.report.profile.signals import SIGNALS, ordered
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import WEB
-from ecosystem.studies.statistics import holm, p_value, standardised, standardised_interval
+from ecosystem.studies.statistics import holm, p_value
 from ecosystem.types import Floats
 
 LARGE = 0.8  # least size of d for a signal to have left its baseline: a large effect (Cohen 1988)

@@ -16,9 +16,10 @@ from markupsafe import Markup
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.metrics.intervals import SIZE_SEEDS
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
-from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
+from ecosystem.report.html import Cell, Cells, Column, Figure, Table, tinted
 from ecosystem.report.panels.profile import conditions
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
@@ -60,8 +61,8 @@ def effects(data: StudyReportData) -> Markup | None:
 
 def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
     head = [
-        *("arm", "seeds", "base", "effect", "95 % interval", "bootstrap", "unpaired", "correlation", "narrower"),
-        *("runs saved", "p (Holm)"),
+        *("arm", "seeds", "base", "effect", "95 % interval", Column("g", "95 % interval"), "bootstrap", "unpaired"),
+        *("correlation", "narrower", "runs saved", "p (Holm)"),
     ]
     body: list[Cells] = [
         [
@@ -70,6 +71,7 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
             number(r.base_mean, 4),
             Cell(signed(r.effect, 4), bold=True),
             interval(r.low, r.high, 4),
+            _size(r),
             "–"
             if r.bootstrap_low is None or r.bootstrap_high is None
             else interval(r.bootstrap_low, r.bootstrap_high, 4),
@@ -82,6 +84,13 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
         for r in rows
     ]
     return Table(head, body)
+
+
+def _size(row: Row) -> Cell:
+    """Return the effect size of a row with its interval."""
+    if row.size is None or row.size_low is None or row.size_high is None:
+        return Cell("–", soft=True)
+    return Cell(signed(row.size, 1), small=interval(row.size_low, row.size_high, 1))
 
 
 def maps(data: StudyReportData) -> Markup | None:
@@ -268,6 +277,7 @@ def methods(data: StudyReportData) -> Markup:
         base=study.base,
         seeds=", ".join(map(str, study.seeds)),
         bootstrap_seeds=BOOTSTRAP_SEEDS,
+        size_seeds=SIZE_SEEDS,
         arms=arms,
         worlds={world: _values(values) for world, values in settings.items()},
     )
