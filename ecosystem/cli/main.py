@@ -126,6 +126,7 @@ for _command in (
     comparing.compare,
     comparing.prune,
     reading.audit,
+    reading.cite,
     reading.lineage,
     reading.list_,
     reading.schema,

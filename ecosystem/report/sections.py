@@ -15,7 +15,7 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types, times
+from ecosystem.report.panels import collapse, distributions, instruments, profile, record, site_map, site_types, times
 from ecosystem.report.panels.documents import samples
 
 CONTENTS = {
@@ -32,6 +32,7 @@ CONTENTS = {
     "texts": "Documents",
     "figures": "Final figures",
     "run": "The run",
+    "record": "For the record",
 }
 OPEN_POPULATIONS = 8  # populations whose documents are shown unfolded
 POLICIES = 24  # above this many rows, the chart of refusals pools populations
@@ -192,10 +193,11 @@ def _run(data: RunReportData) -> Markup:
         costs=tables.costs(run),
         times=[data.figure(name, chart, full=True) for name, chart in times.drawn(data).items() if chart is not None],
         phases=times.table(data),
-        command=tables.command(run),
-        facts=tables.reproduction(run),
-        scenario=(run.path / "scenario.toml").read_text(encoding="utf-8"),
     )
+
+
+def _record(data: RunReportData) -> Markup:
+    return _section("record", **record.record(data))
 
 
 _TEXT = (
@@ -210,8 +212,20 @@ _TEXT = (
     _samples,
     _figures,
     _run,
+    _record,
 )
-_NUMBERS = (_profile, _parameters, _contamination, _instruments, _ledger, _web, _samples, _parameter_figures, _run)
+_NUMBERS = (
+    _profile,
+    _parameters,
+    _contamination,
+    _instruments,
+    _ledger,
+    _web,
+    _samples,
+    _parameter_figures,
+    _run,
+    _record,
+)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 

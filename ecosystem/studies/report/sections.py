@@ -60,7 +60,7 @@ def effects(data: StudyReportData) -> Markup | None:
 
 
 def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
-    head = [
+    head: list[Column | str] = [
         *("arm", "seeds", "base", "effect", "95 % interval", Column("g", "95 % interval"), "bootstrap", "unpaired"),
         *("correlation", "narrower", "runs saved", "p (Holm)"),
     ]
@@ -186,7 +186,8 @@ def profile(data: StudyReportData) -> Markup | None:
     """Show in how many runs each definition of collapse holds, and the order of early-warning signals."""
     if not data.study.compares or data.results.profile.is_empty():
         return None
-    return _section("profile", parts=profile_parts(data.results, data.arms), conditions=conditions(len(data.arms)))
+    parts = profile_parts(data.results, data.arms)
+    return _section("profile", parts=parts, conditions=conditions(len(data.arms)), arms=True)
 
 
 def course(data: StudyReportData) -> Markup | None:
