@@ -17,6 +17,7 @@ import numpy as np
 from ecosystem.types import Floats
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # of the larger value; a smaller difference is that of two orders of summation
 SIZE_SEEDS = 3  # fewest values for an effect size; with two, Hedges' factor is 0
 
 
@@ -37,6 +38,18 @@ class Interval:
     def significant(self) -> bool:
         """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
+
+
+def paired_difference(a: Floats, b: Floats | float) -> Floats:
+    """Return a [n] minus b [n] without rounding errors, which a test would take for effects.
+
+    Differences that are equal up to rounding become exactly equal, and 0 if they are of rounding size themselves.
+    """
+    difference: Floats = a - b
+    rounding = ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max()))
+    if np.ptp(difference) > rounding:
+        return difference
+    return np.full(a.shape, difference[0] if abs(difference[0]) > rounding else 0.0)
 
 
 def mean_interval(x: Floats, level: float = LEVEL) -> Interval:

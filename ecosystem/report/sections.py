@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -15,8 +15,19 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, record, site_map, site_types, times
+from ecosystem.report.panels import (
+    collapse,
+    contrasts,
+    distributions,
+    instruments,
+    profile,
+    record,
+    site_map,
+    site_types,
+    times,
+)
 from ecosystem.report.panels.documents import samples
+from ecosystem.runs.run import Run
 
 CONTENTS = {
     "findings": "Findings",
@@ -96,7 +107,7 @@ def _parameter_figures(data: RunReportData) -> Markup:
             predicted = ", ".join(f"{v:.4g}" for v in values) or "–"
             rows.append([run_charts.metric_title(metric), name, plus_minus(value, error, 4), predicted])
     table = Table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1))
-    return _section("figures", "parameter_figures", table=table)
+    return _section("figures", "parameter_figures", table=table, compared=_compared(data))
 
 
 def _contamination(data: RunReportData) -> Markup:
@@ -179,7 +190,13 @@ def _samples(data: RunReportData) -> Markup:
 
 
 def _figures(data: RunReportData) -> Markup:
-    return _section("figures", table=tables.final_table(data.metrics, data.outcomes, data.populations))
+    table = tables.final_table(data.metrics, data.outcomes, data.populations)
+    return _section("figures", table=table, compared=_compared(data))
+
+
+def _compared(data: RunReportData) -> Markup:
+    several, base = len(data.populations) > 1, next(iter(data.populations), "")
+    return render("run/contrasts.html", several=several, base=base, contrasts=contrasts.contrasts(data))
 
 
 def _run(data: RunReportData) -> Markup:
@@ -197,7 +214,12 @@ def _run(data: RunReportData) -> Markup:
 
 
 def _record(data: RunReportData) -> Markup:
-    return _section("record", **record.record(data))
+    return record_section(data)
+
+
+def record_section(data: RunReportData, runs: Sequence[Run] = ()) -> Markup:
+    """Return the section for the record, of one run or of several with other seeds."""
+    return _section("record", **record.record(data, runs))
 
 
 _TEXT = (

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import DataError
-from ecosystem.metrics.intervals import mean_interval
+from ecosystem.metrics.intervals import Interval, mean_interval, paired_difference
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
 from ecosystem.studies.spec.measure import Measure
-from ecosystem.studies.statistics import Effect, effects, holm, paired_difference, ranking
+from ecosystem.studies.statistics import Effect, effects, holm, ranking
 from ecosystem.types import Floats
 
 
@@ -71,6 +71,13 @@ class Row:
             p_holm=p_holm,
             training=training,
         )
+
+    @property
+    def effect_size(self) -> Interval | None:
+        """The effect size with its interval; None if there is none."""
+        if self.size is None or self.size_low is None or self.size_high is None:
+            return None
+        return Interval(self.size, self.size_low, self.size_high)
 
     @property
     def significant(self) -> bool:

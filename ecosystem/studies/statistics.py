@@ -15,14 +15,22 @@ import numpy as np
 from scipy import stats
 
 from ecosystem.errors import DataError
-from ecosystem.metrics.intervals import LEVEL, Interval, constants_allowed, mean_interval, paired_size, welch_interval
+from ecosystem.metrics.intervals import (
+    LEVEL,
+    ROUNDING,
+    Interval,
+    constants_allowed,
+    mean_interval,
+    paired_difference,
+    paired_size,
+    welch_interval,
+)
 from ecosystem.types import Floats
 
 PAIRS = 3  # fewest seeds for a correlation; that of two points is always ±1
 BOOTSTRAP_SEEDS = 5  # fewest seeds for the bootstrap: with 4 it is twice as wide as Student's, with 3 infinite
 MOST_SAVED = 10**15  # largest number of runs saved that is given: a double and a column of whole numbers hold it
 _RESAMPLES = 3999  # so that 2.5 % and 97.5 % are whole ranks
-_ROUNDING = 1e-12  # of the larger value; a smaller difference is that of two orders of summation
 
 
 @dataclass(frozen=True)
@@ -97,18 +105,6 @@ def effects(
     return [replace(effect, holm=p) for effect, p in zip(comparisons, corrected, strict=True)]
 
 
-def paired_difference(a: Floats, b: Floats | float) -> Floats:
-    """Return a [n] minus b [n] without rounding errors, which a test would take for effects.
-
-    Differences that are equal up to rounding become exactly equal, and 0 if they are of rounding size themselves.
-    """
-    difference: Floats = a - b
-    rounding = _ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max()))
-    if np.ptp(difference) > rounding:
-        return difference
-    return np.full(a.shape, difference[0] if abs(difference[0]) > rounding else 0.0)
-
-
 def bootstrap_interval(x: Floats, level: float = LEVEL, seed: int = 1) -> Interval | None:
     """Return the studentised bootstrap interval of the mean of x [n] (Efron & Tibshirani 1993, section 12.5).
 
@@ -177,7 +173,7 @@ def p_value(difference: Floats) -> float:
 
 def _varies(x: Floats) -> bool:
     """Return whether the values x [n] differ by more than rounding."""
-    return bool(np.ptp(x) > _ROUNDING * np.abs(x).max())
+    return bool(np.ptp(x) > ROUNDING * np.abs(x).max())
 
 
 def _runs_saved(a: Floats, b: Floats, difference: Floats) -> int | None:

@@ -11,7 +11,7 @@ from ecosystem.report import tables
 from ecosystem.report.data import RunReportData
 from ecosystem.report.html import Cell, Cells, Table
 from ecosystem.report.panels.data_statement import DataStatement
-from ecosystem.runs.citation import bibtex, root
+from ecosystem.runs.citation import bibtex
 from ecosystem.runs.run import Run
 from ecosystem.scenario.departures import Setting, departures
 
@@ -19,21 +19,23 @@ LONGEST = 300  # characters of a value; the resolved scenario has all of it
 FEW = 4  # sources or models that are not folded
 
 
-def record(data: RunReportData) -> dict[str, Any]:
-    """Return what the section shows."""
+def record(data: RunReportData, runs: Sequence[Run] = ()) -> dict[str, Any]:
+    """Return what the section shows of a run, or of the first of several ``runs`` with other seeds."""
     run = data.run
+    command = tables.command(run) + (f" --seeds {','.join(str(each.seed) for each in runs)}" if runs else "")
     chosen = departures(run.scenario)
     statement = DataStatement(data)
     return {
-        "command": tables.command(run),
+        "command": command,
+        "only": f"seed {run.seed}" if runs else "",
         "settings": settings_table(chosen),
         "sources": statement.sources(),
         "models": statement.models(chosen),
         "few": FEW,
         "versions": versions(run),
         "facts": tables.reproduction(run),
-        "bibtex": bibtex(run),
-        "root": root(run),
+        "bibtex": "\n".join(bibtex(each) for each in runs or [run]),
+        "entries": len(runs or [run]),
         "scenario": (run.path / "scenario.toml").read_text(encoding="utf-8"),
     }
 
@@ -49,16 +51,17 @@ def _default(setting: Setting) -> Cell | str:
 
 
 def _written(value: object) -> str:
-    """Return a value as TOML writes it, on one line."""
-    text = " ".join(tomli_w.dumps({"v": _inline(value)}).split()).removeprefix("v = ")
+    """Return a value as TOML writes it, on one line, shortened if it is long."""
+    text = _line(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _inline(value: object) -> object:
-    """Return a table as text, since a line has no tables."""
+def _line(value: object) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_written(each)}" for key, each in value.items()) + " }"
-    return value
+        return "{ " + ", ".join(f"{key} = {_line(each)}" for key, each in value.items()) + " }" if value else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_line, value)) + "]"
+    return tomli_w.dumps({"v": value}).strip().removeprefix("v = ")
 
 
 def versions(run: Run) -> Table:

@@ -13,10 +13,17 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.metrics.estimates import error_of_mean
-from ecosystem.metrics.intervals import LEVEL, Interval, independent_size, mean_interval, paired_size, welch_interval
+from ecosystem.metrics.intervals import (
+    LEVEL,
+    Interval,
+    independent_size,
+    mean_interval,
+    paired_difference,
+    paired_size,
+    welch_interval,
+)
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.statistics import paired_difference
 
 SCOPES = ("trainer", "training_set", "community", "web", "instrument", "site_type")
 WEB = "web"

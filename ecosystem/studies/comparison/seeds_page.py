@@ -17,8 +17,10 @@ from ecosystem.report import charts, publish, run_charts
 from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.report.findings import bold, listed, plus_minus, share, signed
 from ecosystem.report.html import Cell, Cells, Column, Figure, Table, environment, hue, render, tinted
+from ecosystem.report.panels.contrasts import size_cell
 from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_title
+from ecosystem.report.sections import record_section
 from ecosystem.report.tables import FINAL
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.seeds import CONTAMINATION, Seeds
@@ -70,6 +72,7 @@ def write_seeds(seeds: Seeds, folder: Path) -> Path:
         "profile": _profile(seeds),
         "every": _every(seeds),
         "runs": _runs(seeds, folder),
+        "record": record_section(seeds.readers[0], seeds.group.runs),
     }
     store = Store(folder)
     with store.lock():
@@ -215,7 +218,7 @@ def _contrasts(seeds: Seeds, contrasts: Sequence[Effect]) -> Table | None:
             tinted(seeds.populations, effect.arm),
             Cell(_difference(effect), bold=effect.paired.significant),
             _ends(effect),
-            _size(effect),
+            size_cell(effect.size),
             f"{effect.p:.2g}",
             f"{effect.holm:.2g}",
             str(effect.seeds),
@@ -233,12 +236,6 @@ def _contrasts(seeds: Seeds, contrasts: Sequence[Effect]) -> Table | None:
         "n",
     ]
     return Table(head, rows, left=(0, 1)) if rows else None
-
-
-def _size(effect: Effect) -> Cell:
-    if effect.size is None:
-        return Cell("–", soft=True)
-    return Cell(signed(effect.size.mean, 1), small=f"{signed(effect.size.low, 1)} to {signed(effect.size.high, 1)}")
 
 
 def _profile(seeds: Seeds) -> Markup | None:

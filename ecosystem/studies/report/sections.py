@@ -20,6 +20,7 @@ from ecosystem.metrics.intervals import SIZE_SEEDS
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
 from ecosystem.report.html import Cell, Cells, Column, Figure, Table, tinted
+from ecosystem.report.panels.contrasts import size_cell
 from ecosystem.report.panels.profile import conditions
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
@@ -61,7 +62,8 @@ def effects(data: StudyReportData) -> Markup | None:
 
 def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
     head: list[Column | str] = [
-        *("arm", "seeds", "base", "effect", "95 % interval", Column("g", "95 % interval"), "bootstrap", "unpaired"),
+        *("arm", "seeds", "base", Column("effect", "95 % interval")),
+        *(Column("g", "95 % interval"), "bootstrap", "unpaired"),
         *("correlation", "narrower", "runs saved", "p (Holm)"),
     ]
     body: list[Cells] = [
@@ -69,9 +71,8 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
             _arm(data, r.arm, r.training),
             str(r.seeds),
             number(r.base_mean, 4),
-            Cell(signed(r.effect, 4), bold=True),
-            interval(r.low, r.high, 4),
-            _size(r),
+            Cell(signed(r.effect, 4), small=interval(r.low, r.high, 4), bold=True),
+            size_cell(r.effect_size),
             "–"
             if r.bootstrap_low is None or r.bootstrap_high is None
             else interval(r.bootstrap_low, r.bootstrap_high, 4),
@@ -84,13 +85,6 @@ def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
         for r in rows
     ]
     return Table(head, body)
-
-
-def _size(row: Row) -> Cell:
-    """Return the effect size of a row with its interval."""
-    if row.size is None or row.size_low is None or row.size_high is None:
-        return Cell("–", soft=True)
-    return Cell(signed(row.size, 1), small=interval(row.size_low, row.size_high, 1))
 
 
 def maps(data: StudyReportData) -> Markup | None:
