@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +19,7 @@ from ecosystem.report.panels.contrasts import contrasts
 from ecosystem.report.panels.data_statement import DataStatement, without_folders
 from ecosystem.report.panels.record import settings_table
 from ecosystem.report.sections import record_section
-from ecosystem.runs.citation import bibtex, latex, root
+from ecosystem.runs.citation import ROOTED, bibtex, latex, root
 from ecosystem.runs.run import Run
 from ecosystem.scenario.departures import NOT_LISTED, Setting, departures
 from ecosystem.scenario.scenario import Scenario
@@ -226,3 +228,11 @@ def test_trainers_on_webs_of_their_own_are_samples_and_those_of_one_web_are_not(
     [row] = compared(run, "isolated", 2).rows
     assert row[4].text == "–" and row[4].soft  # an effect size needs three
     assert compared(run, "complete", 3) is None
+
+
+def test_the_root_is_found_with_tools_of_the_standard_library():
+    """As the page about run folders computes it."""
+    folder = ROOT / "tests" / "data" / "run-v1" / "text-3363a5fdcc2f" / "1"
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ROOTED}
+    digests["record"] = json.loads((folder / "commits" / "000002.json").read_text())["digest"]
+    assert root(Run.open(folder)) == hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
