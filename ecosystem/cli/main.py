@@ -17,6 +17,7 @@ import click
 from ecosystem.cli import beginning, checking, comparing, reading, running, studying
 from ecosystem.cli.options import PLUGIN
 from ecosystem.interpreter import require_docstrings
+from ecosystem.version import __version__
 
 SECTIONS = {
     "Begin": (beginning.new, beginning.doctor, reading.list_, checking.check, reading.schema),
@@ -119,7 +120,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ecosystem")
+@click.version_option(__version__, prog_name="ecosystem")
 def cli() -> None:
     """Simulate model collapse on a web shared by people and language models.
 
