@@ -17,6 +17,7 @@ from ecosystem.report.charts.effects import bars, crossing, forest, heatmap, tra
 from ecosystem.report.charts.export import pictures, renderer, specification
 from ecosystem.report.charts.lines import over_steps, vocabulary
 from ecosystem.report.charts.templates import Chart, Tables, scaled
+from ecosystem.report.charts.text import csv_of, describe
 from ecosystem.report.charts.theme import DARK, LIGHT, NARROW, WIDE, ChartLabels, ChartTheme, Scheme, configuration
 
 __all__ = [
@@ -34,9 +35,11 @@ __all__ = [
     "bars",
     "configuration",
     "crossing",
+    "csv_of",
     "curves",
     "dates_axis",
     "densities",
+    "describe",
     "fan",
     "forest",
     "heatmap",

@@ -21,7 +21,7 @@ def rates(frame: pl.DataFrame, labels: ChartLabels) -> Chart:
     texts = [f"{100 * rate:.1f} % of {total:,.0f}" for rate, total in frame.select("rate", "total").iter_rows()]
     low, high = pl.max_horizontal(pl.col("rate") - pl.col("error"), 0.0), pl.col("rate") + pl.col("error")
     bars = frame.with_columns(low=low, high=high, _label=pl.Series(texts, dtype=pl.String))
-    top = min(1.0, max([*frame["rate"], 0.01]) * 1.02)
+    top = max([*(v for v in bars["high"] if v is not None), *frame["rate"], 0.01]) * 1.02
     template = _bars(tuple(frame["row"].unique(maintain_order=True).to_list()), labels.axis)
     return Chart.of(template, labels, {"bars": bars}, x=[0, top])
 

@@ -48,6 +48,7 @@ def over_steps(
     size: tuple[int, int] = NARROW,
     log: bool = False,
     domain: Sequence[float] | None = None,
+    reach: bool = True,
 ) -> Chart:
     """Draw a line over steps for each population, in its colour and named at its end.
 
@@ -55,6 +56,7 @@ def over_steps(
     standard error. ``single``: values of single trainers (:func:`ecosystem.report.summaries.members`), drawn as faint
     lines, or for many trainers as the band from the first to the last decile. ``web``: step, value, error, label of the
     web. ``levels``: label, value of reference lines. ``laws``: population, law, step, value of closed forms, dashed.
+    ``reach``: whether the axis reaches to all levels; otherwise the subtitle states those beyond the range of the rest.
     """
     tables = change_tables(theme, size[0])
     if levels is not None:
@@ -69,16 +71,28 @@ def over_steps(
         if table is not None:
             tables[name] = table
     tables = dated({name: table for name, table in tables.items() if table.height}, theme)
-    drawn = [tables[name][column] for name in tables for column in ("low", "value", "high") if column in tables[name]]
+    ranged = [table for name, table in tables.items() if reach or name != "levels"]
+    drawn = [table[column] for table in ranged for column in ("low", "value", "high") if column in table]
     if single is not None and "deciles" not in tables:
         drawn.append(single["value"])
     values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
     domain = list(domain) if domain else span(values, log)
-    ends = _ends(tables.get("means", frame), tables.get("web"), tables.get("levels"))
+    shown = tables.get("levels")
+    if shown is not None and not reach:
+        inside = pl.col("value").is_between(domain[0], domain[1])
+        labels = replace(labels, subtitle=_with_beyond(labels.subtitle, shown.filter(~inside)))
+        shown = shown.filter(inside)
+    ends = _ends(tables.get("means", frame), tables.get("web"), shown)
     tables |= _names(ends, domain, size[1], log)
     cacheable = replace(theme, populations=tuple(theme.populations), changes=())
     template = _lines(cacheable, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
     return Chart.of(template, labels, tables, y=domain)
+
+
+def _with_beyond(subtitle: str, levels: pl.DataFrame) -> str:
+    """Return a subtitle that states the reference lines beyond the axis."""
+    stated = ", ".join(f"{label} {value:.4g}" for label, value in levels.select("label", "value").iter_rows())
+    return f"{subtitle}; beyond the axis: {stated}" if stated else subtitle
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +116,8 @@ def _lines(
 
     layers = change_rules(theme, size[0], names)
     if "levels" in names:
-        rule = part("levels").mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
+        # Clipped: levels beyond the axis are in the data, but not drawn.
+        rule = part("levels").mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft", clip=True)
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
     layers += _population_layers(theme, x, y, value, many, names)
     if "web" in names:
