@@ -26,6 +26,7 @@ __all__ = [
     "FitResult",
     "Frontier",
     "FrontierResult",
+    "Report",
     "Run",
     "Scenario",
     "Study",
@@ -46,6 +47,7 @@ _HOME = {
     "FitResult": "ecosystem.fitting.run_fit",
     "Frontier": "ecosystem.studies.spec.frontier",
     "FrontierResult": "ecosystem.studies.frontier",
+    "Report": "ecosystem.notebook.stored_report",
     "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
@@ -67,6 +69,7 @@ if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.fitting.run_fit import FitResult, fit
     from ecosystem.fitting.spec.fit import Fit
     from ecosystem.notebook.run import Run
+    from ecosystem.notebook.stored_report import Report
     from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World

@@ -18,7 +18,7 @@ from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.plugins import load_plugins
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels
-from ecosystem.report.html import Figure, Table
+from ecosystem.report.html import Figure, Source, Table
 from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
@@ -278,7 +278,7 @@ def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Pat
         "title": frontier.name,
         "description": frontier.description,
         "findings": " ".join(filter(None, [finding(frontier, threshold), *notes(frontier, threshold)])),
-        "figure": Figure.of("frontier", specs["frontier"], full=True),
+        "figure": Figure.of("frontier", specs["frontier"], Source(store.folder.name), full=True),
         "table": table,
     }
     return publish(store, "frontier.html", context, specs, 0, PAGES)

@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.formats import counted
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
-from ecosystem.report.html import Figure, Table, environment, tinted
+from ecosystem.report.html import Figure, Source, Table, environment, tinted
 from ecosystem.report.run_charts import metric_title
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
@@ -99,7 +99,7 @@ def write(comparison: Comparison, folder: Path, title: str) -> Path:
     store = Store(folder)
     for name, chart in _charts(comparison).items():
         specs[name] = charts.specification(chart)
-        figures.append(Figure.of(name, specs[name]))
+        figures.append(Figure.of(name, specs[name], Source(folder.resolve().name)))
     columns = ["runs", "of", "metric", "mean", "95 % interval", "seeds"]
     tables = [("Over seeds", Table(columns, comparison.rows(), (0, 1, 2)))]
     if len(names) > 1:
