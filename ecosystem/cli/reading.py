@@ -103,6 +103,22 @@ def show(place: Path | str, step: int | None, author: str | None, limit: int) ->
 
 
 @click.command()
+@click.argument("places", metavar="RUN…", nargs=-1, required=True, type=Place())
+def cite(places: tuple[Path | str, ...]) -> None:
+    """Print a BibTeX entry for each run, with its Merkle root.
+
+    The root is a hash over the hashes of all files of the run; `ecosystem check RUN` compares the files with them and
+    prints the root. The entry has no author: add those of the run.
+
+    Example: ecosystem cite outputs/smoke-0123456789ab/1 > run.bib
+    """
+    from ecosystem.runs.citation import bibtex
+    from ecosystem.runs.run import Run
+
+    click.echo("\n".join(bibtex(Run.open(run_folder(place))) for place in places), nl=False)
+
+
+@click.command()
 @click.argument("place", metavar="RUN", type=Place())
 @click.argument("document", type=click.IntRange(min=0))
 @click.option("--step", type=click.IntRange(min=1), help="Show only models fitted at this step (default: all).")

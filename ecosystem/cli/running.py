@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ecosystem.cli.comparing import run_seeds, seeds_of
+from ecosystem.cli.comparing import holds_seeds, report_over_seeds, run_seeds, seeds_of
 from ecosystem.cli.options import (
     CACHE,
     DEVICE,
@@ -229,12 +229,16 @@ def report(runs: tuple[Path | str, ...]) -> None:
     """Rewrite the reports of runs.
 
     The runs may be unfinished, and in an object store (RUNS are folders or URLs). All tables of a run are compared with
-    their recorded hashes first. The path of each report is printed.
+    their recorded hashes first. For a folder that holds the seeds of one scenario (OUT/NAME-FINGERPRINT), the report
+    over its seeds is written, to OUT/seeds. The path of each report is printed.
     """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
     for place in runs:
+        if isinstance(place, Path) and holds_seeds(place):
+            click.echo(report_over_seeds(place))
+            continue
         run = Run.open(run_folder(place))
         run.verify_tables()
         written = write_report(run)

@@ -14,6 +14,7 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, path_argument, path_of
 from ecosystem.formats import number
+from ecosystem.metrics.intervals import mean_interval
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.plugins import load_plugins
 from ecosystem.report import charts, publish
@@ -35,7 +36,6 @@ from ecosystem.studies.run_plan import RunPlan
 from ecosystem.studies.run_study import StudyRunner, finished, study_folder
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.measure import course_of, value_of
-from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, most_values, search
 from ecosystem.theory.laws import predict
 from ecosystem.types import Floats
