@@ -14,6 +14,7 @@ from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
+from ecosystem.report.panels import instruments
 
 SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
@@ -173,6 +174,21 @@ def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
     for layer in spec["layer"]:
         layer["encoding"]["y"]["scale"] = {"domain": rows}
     fit_height(spec)
+
+
+def instrument(view: RunView, name: str) -> Any:
+    """Draw what an instrument observed, beside the truth; None before its first observation."""
+    return instruments.instrument(view.report_data, name)
+
+
+def has_readers(view: RunView) -> bool:
+    """Return whether it is measured what readers see of the web."""
+    return not view.metrics.filter(pl.col("metric") == "read_synthetic_share", pl.col("scope") == "web").is_empty()
+
+
+def reach(view: RunView) -> Any:
+    """Draw the machine text that readers see beside that of the whole web."""
+    return instruments.reach(view.report_data)
 
 
 class ChartSet:

@@ -151,18 +151,19 @@ class LiveRun:
             self._resumed.set()
         self.news()
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """Set dotted paths from the next step to begin: a timed change of the scenario.
+    def change(self, values: Mapping[str, Any], at: int = 0) -> None:
+        """Set dotted paths from the next step to begin, or from a later one: a timed change of the scenario.
 
         Raises ScenarioError, and changes nothing, if a value is not allowed or no step will follow.
         """
         with self._asking:
-            if self.state in ("failed", "closed") or self.upcoming > self.scenario.steps:
+            start = max(at, self.upcoming)
+            if self.state in ("failed", "closed") or start > self.scenario.steps:
                 raise ScenarioError(
-                    f"no step of this world will begin after step {self.upcoming - 1}, so a change would have no "
+                    f"no step of this world will begin after step {start - 1}, so a change would have no "
                     "effect; fork it at an earlier step, or Reset."
                 )
-            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
+            self.scenario = self.scenario.forked(start - 1, values, base=self.base, called="this world")
             if self.view is not None:
                 self.view.scenario = self.scenario
         self.news()
