@@ -7,7 +7,7 @@ computed again to the same numbers. A link can set nothing else: whoever wrote i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -36,8 +36,8 @@ class Address:
         self.turned, self.problems = turned, problems
 
     @classmethod
-    def read(cls, search: str) -> Address:
-        """Read the part of an address after the question mark."""
+    def read(cls, search: str, stories: Sequence[str] = ()) -> Address:
+        """Read the part of an address after the question mark, of a page with these stories."""
         values: dict[str, str] = {}
         turned: list[str] = []
         problems: list[str] = []
@@ -51,6 +51,10 @@ class Address:
         if (panel := values.get(PANEL)) is not None and panel not in PANELS:
             del values[PANEL]
             problems.append(f'There is no panel "{panel}"{nearest(panel, PANELS)}; choose from {", ".join(PANELS)}.')
+        if (story := values.get("story")) is not None and story not in stories:
+            del values["story"]
+            there = f"it has {', '.join(stories)}" if stories else "ecosystem view --teach shows some"
+            problems.append(f'This page has no story "{story}"; {there}.')
         return cls(values, tuple(turned), problems[:5])
 
     def __getitem__(self, name: str) -> str:

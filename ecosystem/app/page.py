@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import solara
 import solara.lab
 from solara.server.kernel_context import PageStatus, get_current_context, without_context
 
 from ecosystem.app import panels
-from ecosystem.app.address import Address, AddressBar
+from ecosystem.app.address import MEASURES, Address, AddressBar
 from ecosystem.app.controls import Controls
 from ecosystem.app.events import PROGRESS, tell
+from ecosystem.app.teaching.guide import Guide
+from ecosystem.app.teaching.story import Staged
 from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 
 CONFIG = SessionConfig()  # set by the server
@@ -64,25 +68,54 @@ def _Sidebar() -> None: ...
 @solara.component
 def Page() -> None:
     """Show the page; Solara looks for this name."""
-    solara.Title(f"{CONFIG.title} · ecosystem")
-    solara.Style(panels.STYLE)
     search = solara.use_router().search
-    address = solara.use_memo(lambda: Address.read(search or ""), [])
-    session = solara.use_memo(lambda: solara.reactive(_session(CONFIG, address)), [])
+    address = solara.use_memo(lambda: Address.read(search or "", [staged.name for staged in CONFIG.stories]), [])
+    staged = _story(address)
+    config = CONFIG if staged is None else replace(CONFIG, scenario=staged.scenario, base=staged.base)
+    title = config.title if staged is None else staged.story.title
+    solara.Title(f"{title} · ecosystem")
+    solara.Style(panels.STYLE)
+    entered = solara.use_ref(False)
+    session = solara.use_memo(
+        lambda: solara.reactive(_session(config, address, entered)), [staged.name if staged else ""]
+    )
     solara.use_effect(lambda: session.value.close, [session.value])
     with solara.AppBar():
-        solara.AppBarTitle(CONFIG.title)
+        solara.AppBarTitle(title)
         AddressBar(address, session.value)
         solara.lab.ThemeToggle()
-    Controls(session)
+    Controls(session).key(f"controls {title}")
     _Sidebar()
     for problem in address.problems:
         solara.Warning(problem)
+    if staged is not None:
+        _stories(staged, address)
+        Guide(staged, session.value, address).key(f"guide {staged.name}")
     panels.Worlds(session.value, address)
 
 
-def _session(config: SessionConfig, address: Address) -> SessionModel:
-    """Create the first session of a tab, at the place that its address names."""
+def _story(address: Address) -> Staged | None:
+    """Return the story that the address names, or else the first one; None if the page does not teach."""
+    return next((staged for staged in CONFIG.stories if staged.name == address["story"]), None) or next(
+        iter(CONFIG.stories), None
+    )
+
+
+def _stories(staged: Staged, address: Address) -> None:
+    """Show the choice of a story, if there are several."""
+    if len(CONFIG.stories) > 1:
+        names = {each.story.title: each.name for each in CONFIG.stories}
+        afresh = {"scene": "1", **dict.fromkeys(MEASURES, "")}
+        with solara.Div(classes=["eco-bar"]):
+            title = staged.story.title
+            solara.Select("story", list(names), title, lambda t: address.set(**afresh, story=names[t]), dense=True)
+
+
+def _session(config: SessionConfig, address: Address, entered: Any) -> SessionModel:
+    """Create a session of a tab; the first one at the place that the address names."""
+    if entered.current:
+        return session_class(config)()
+    entered.current = True
     session = session_class(config)(**address.arguments)
     address.enter(session)
     return session

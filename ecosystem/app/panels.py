@@ -38,7 +38,9 @@ def Worlds(session: SessionModel, address: Address) -> None:
         )
         return
     choices = choices_of(views)
-    metrics = chosen_metrics(choices, {"diversity": "distinct_2", **{key: address[key] for key in MEASURES}})
+    metrics = chosen_metrics(
+        choices, {"diversity": "distinct_2", **{key: address[key] for key in MEASURES if address[key]}}
+    )
     if len({view.scenario.modality for view in views}) > 1:
         sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
         solara.Warning(

@@ -17,6 +17,7 @@ from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 
 POINTS = 2000  # rows drawn as points, at most
 BINS, BOXES = 30, 12  # intervals of a number, as cells of a heat map and as boxes
+FEW = 40  # different whole numbers, at most, around which points are spread
 MOST = 12  # categories shown, at most; the rarer ones together
 MARKS = ("points", "heat map", "boxes")
 NONE = "nothing"  # the choice of no colour
@@ -79,6 +80,11 @@ def _points(rows: pl.DataFrame, tables: Tables, choice: Choice) -> tuple[dict[st
             offset = pl.Series(range(shown.height)).hash(7) % 1000  # spreads the points of a category over its band
             shown = shown.with_columns((offset / 1000).alias(f"{channel}_offset"))
             encoding[f"{channel}Offset"] = {"field": f"{channel}_offset", "type": "quantitative"}
+        elif rows[channel].dtype.is_integer() and rows[channel].n_unique() <= FEW:  # points would lie on each other
+            spread = pl.Series(range(shown.height)).hash(8) % 1000 / 1000 - 0.5
+            shown = shown.with_columns(pl.col(channel) + 0.6 * spread)
+            encoding[channel]["scale"]["domain"][0] -= 0.5
+            encoding[channel]["scale"]["domain"][1] += 0.5
     if choice.colour != NONE:
         encoding["color"] = _colour(tables, choice, rows)
     mark = {"type": "circle", "size": 22, "opacity": 0.55}
@@ -167,7 +173,9 @@ def _axis(tables: Tables, choice: Choice, channel: str, rows: pl.DataFrame) -> d
     if tables.is_category(choice.table, name):
         domain = rows[channel].value_counts(sort=True)[channel].to_list()
         return {"field": channel, "type": "nominal", "title": title, "scale": {"domain": sorted(domain)}}
-    axis = {"tickCount": 6, "format": "~s"}
+    axis: dict[str, Any] = {"tickCount": 6, "format": "~s"}
+    if rows[channel].dtype.is_integer():
+        axis["tickMinStep"] = 1
     scale = {"domain": _domain(rows[channel]), "nice": False, "zero": False}
     return {"field": channel, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 

@@ -47,6 +47,7 @@ class SessionConfig:
     machine: Machine = field(default_factory=lambda: Machine("cpu", 1))
     out: Path = Path("outputs")  # where kept runs are written
     advance: int = 0  # steps that a live world makes as soon as it has opened
+    stories: tuple[Any, ...] = ()  # of a page that teaches; its scenario is that of the story chosen
 
     @property
     def title(self) -> str:
@@ -160,6 +161,11 @@ class SessionModel(mesa.Model):
     def front(self) -> int:
         """The last step of the live worlds or, without any, of the stored ones; -1 if there is none yet."""
         return max((live_run.t for live_run in self.live_runs), default=self.last)
+
+    @property
+    def forks(self) -> int:
+        """The number of forks so far, of a world that began live."""
+        return len(self._begun) - 1
 
     @property
     def upcoming(self) -> int:
