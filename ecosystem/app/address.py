@@ -34,6 +34,7 @@ class Address:
         self.values: solara.Reactive[dict[str, str]] = solara.reactive(dict(values))
         self.arguments = {name: values[name] for name in (SEED, PRESET) if name in values}
         self.turned, self.problems = turned, problems
+        self._turned: tuple[object, list[str]] = (None, [])  # a scenario, and the knobs turned in it
 
     @classmethod
     def read(cls, search: str, stories: Sequence[str] = ()) -> Address:
@@ -92,7 +93,10 @@ class Address:
             if session.shown is None:
                 step = session.live_runs[0].target
             values |= session.arguments
-            turns = [(TURN, turn) for turn in turned(session)]
+            scenario = session.live_runs[0].scenario
+            if self._turned[0] is not scenario:  # it is a new one whenever a knob was turned
+                self._turned = scenario, turned(session)
+            turns = [(TURN, turn) for turn in self._turned[1]]
         return urlencode([(STEP, str(max(0, step))), *values.items(), *turns], quote_via=quote, safe=":/")
 
 

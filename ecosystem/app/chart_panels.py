@@ -15,6 +15,7 @@ from ecosystem.app.charts.live_charts import LiveChart
 from ecosystem.app.charts.world_charts import ChartSet
 from ecosystem.app.elements import framed, text_element
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.policies.base import Adder
 from ecosystem.report import charts
 from ecosystem.scenario.scenario import Scenario
 
@@ -133,7 +134,9 @@ def panels_of(
 def _judges(scenario: Scenario) -> bool:
     """Return whether a policy or a curator may refuse documents at some step."""
     changed = {path.split(".")[0] for change in scenario.changes for path in change.set}
-    return bool(scenario.enforced_policies() or scenario.curators or changed & {"policies", "trainers", "web"})
+    gates = [scenario.web.publish, *(trainer.select for trainer in scenario.trainers.values())]
+    judges = any(not isinstance(scenario.policies[name], Adder) for gate in gates for name in gate)
+    return judges or bool(scenario.curators or changed & {"policies", "trainers", "web"})
 
 
 def choices_of(views: Sequence[RunView]) -> dict[str, dict[str, str]]:

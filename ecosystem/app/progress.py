@@ -7,6 +7,18 @@ import solara
 from ecosystem.app.events import CHANGES, PROGRESS
 from ecosystem.app.worlds.live_run import LiveRun
 
+OPENING = {  # what a world reports while it opens → what the page says
+    "loading of the libraries": "loading the libraries",
+    "reading of the sources": "reading the sources",
+    "reading for the tokenizer": "reading documents for the tokenizer",
+    "merging for the tokenizer": "merging tokens for the tokenizer",
+    "foundation": "pre-training the foundation",
+    "measuring of the references": "measuring the references",
+    "opening of the web": "publishing the first documents",
+    "storing": "storing the opening",
+    "layout of the sites": "placing the sites on the map",
+}
+
 
 @solara.component
 def StepProgress(live_run: LiveRun) -> None:
@@ -35,7 +47,7 @@ def StepProgress(live_run: LiveRun) -> None:
         if state != "finished" and live_run.target == steps:
             words += ", the end of the run"
         share = 100 * progress.done / progress.total if progress.total else None
-        solara.Text(f"{words} · {progress.what}" if progress.what else words)
+        solara.Text(f"{words} · {_task(live_run)}" if progress.what else words)
         if state == "opening" or (state == "stepping" and share is not None):
             # During a step, only once it has reported: an indeterminate bar would take half the time of a quick step.
             solara.ProgressLinear(True if share is None else share)
@@ -45,3 +57,15 @@ def StepProgress(live_run: LiveRun) -> None:
             solara.Button("Resume", on_click=live_run.resume, color="primary", small=True)
         if waiting:
             solara.Button("Cancel the further steps", on_click=live_run.withdraw, text=True, small=True)
+
+
+def _task(live_run: LiveRun) -> str:
+    """Return what is being computed in words; while a world opens, also how much of it is done."""
+    progress = live_run.progress
+    if live_run.state != "opening":
+        return progress.what
+    what = OPENING.get(progress.what, progress.what)
+    if progress.total <= 1:
+        return what
+    unit = " tokens" if progress.what == "foundation" else ""
+    return f"{what}, {progress.done:,} of {progress.total:,}{unit} ({progress.done / progress.total:.0%})"

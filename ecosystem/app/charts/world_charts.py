@@ -12,6 +12,7 @@ import polars as pl
 from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
+from ecosystem.policies.base import Adder
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.panels import instruments
@@ -138,7 +139,9 @@ def ledger(view: RunView) -> LiveChart | None:
 
     All steps have the same rows and scale. Returns None if nothing was ever refused or suspected.
     """
-    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    adders = [name for name, policy in view.scenario.policies.items() if isinstance(policy, Adder)]
+    refused = summaries.refusals(view.metrics, "step").filter(~pl.col("what").is_in(adders))  # which refuse nothing
+    refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
     suspected = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, suspected]).sort("step", maintain_order=True)
     if rows.is_empty():

@@ -14,6 +14,16 @@ from ecosystem.app.teaching.story import Staged, Task
 from ecosystem.app.worlds.session_model import SessionModel
 
 _ICONS = {DONE: "mdi-check-circle", OPEN: "mdi-circle-outline", MISSED: "mdi-alert-circle-outline"}
+_PANELS = {
+    "web": "the map of the web",
+    "contamination": "the chart of contamination",
+    "quality": "the chart of quality",
+    "diversity": "the chart of diversity",
+    "ledger": "the ledger: who refused what",
+    "instruments": "what the instruments observed",
+    "columns": "the panel Columns",
+    "reading": "the panel Reading",
+}
 _VERDICTS = {True: "as expected", False: "not as expected", None: "not known yet"}
 
 
@@ -37,7 +47,7 @@ def Guide(staged: Staged, session: SessionModel, address: Address) -> None:
         if MISSED in states or OPEN in before:
             text_element("p", "Scenes build on each other: press Reset and follow them from the first one.", "eco-note")
         if scene.look is not None:
-            text_element("p", f"Look at the panel “{scene.look}”.", "eco-look")
+            text_element("p", f"Look at {_PANELS[scene.look]}.", "eco-look", **{"data-show": scene.look})
         text_element("p", scene.question, "eco-question")
         if revealed == number:
             _outcome(staged, session, number)
@@ -77,7 +87,7 @@ def _Tasks(tasks: Sequence[Task], states: Sequence[str]) -> None:
 
 def _outcome(staged: Staged, session: SessionModel, number: int) -> None:
     """Show the expected observation, and the figures of this world."""
-    text_element("p", staged.story.scenes[number].expected, "eco-expected")
+    text_element("p", " ".join(staged.story.scenes[number].expected.split()), "eco-expected")
     views = [view for view in session.views if view is not None]
     with solara.v.Html(tag="ul", class_="eco-tasks"):
         for claim in staged.claims[number]:
