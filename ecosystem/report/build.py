@@ -49,7 +49,7 @@ class Card:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` to the folder of a run; return the path of the page.
+    """Write ``report.html`` and ``charts/<name>.svg``, ``.png`` and ``.csv`` to a run's folder; return the page's path.
 
     The run may be unfinished. Raises StoreError if the folder cannot be read or written.
     """
@@ -83,7 +83,7 @@ def publish(
     colours: int,
     pages: Environment = html.PAGES,
 ) -> Path:
-    """Write a page as ``report.html``, and its charts as SVG and PNG files, to ``store``; return the path of the page.
+    """Write a page as ``report.html``, and its charts as SVG, PNG and CSV, to ``store``; return the path of the page.
 
     ``context``: template variables. ``specs``: Vega-Lite specifications by chart name. ``colours``: number of
     populations with a colour.
@@ -91,12 +91,13 @@ def publish(
     files = {}
     for name, spec in specs.items():
         files[f"charts/{name}.svg"], files[f"charts/{name}.png"] = charts.pictures(spec)
+        files[f"charts/{name}.csv"] = charts.csv_of(spec).encode()
     files["report.html"] = html.page(template, context, specs, colours, pages)
     note_digests(store.folder / CHARTS, {f"../{name}": content for name, content in files.items()})
     for name, content in files.items():
         store.write(name, content)
     for path in (store.folder / "charts").glob("*.*"):
-        if path.suffix in (".svg", ".png") and path.stem not in specs:  # left over from an earlier report
+        if path.suffix in (".svg", ".png", ".csv") and path.stem not in specs:  # left over from an earlier report
             path.unlink()
     return store.folder / "report.html"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -68,7 +69,11 @@ def _quality(data: RunReportData) -> Markup:
     figures = {}
     for metric, (label, *_) in run_charts.QUALITY.items():
         if (chart := run_charts.quality(data, metric)) is not None:
-            figures[label] = data.figure(f"quality_{metric}", chart, full=True)
+            figure = data.figure(f"quality_{metric}", chart, full=True)
+            if (wide := run_charts.quality_with_references(data, metric)) is not None:
+                other = data.figure(f"quality_{metric}_references", wide, full=True)
+                figure = replace(figure, other=other, choice="Show all references")
+            figures[label] = figure
     chart = run_charts.quality_change(data) if figures else None
     change = [] if chart is None else [data.figure("quality_change", chart, full=True)]
     return _section("quality", figures=figures, change=change)
@@ -157,8 +162,8 @@ def _ledger(data: RunReportData) -> Markup:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         labels = ChartLabels(
             "Refusals by policy and true origin",
-            "share of the documents that reached the policy, over all steps; grey: human, violet: synthetic; "
-            "lines: ± one standard error",
+            "share of the documents that reached the policy, over all steps; upper bars, grey: human; lower bars, "
+            "violet: synthetic; lines: ± one standard error",
             "share refused",
         )
         figure = data.figure("refusals", charts.rates(refused, labels), full=True)
@@ -167,7 +172,8 @@ def _ledger(data: RunReportData) -> Markup:
     if suspected.height:
         labels = ChartLabels(
             "Documents that curators suspected, by true origin",
-            "violet: synthetic documents detected (the rest were missed); grey: human documents wrongly suspected",
+            "upper bars, grey: human documents wrongly suspected; lower bars, violet: synthetic documents detected "
+            "(the rest were missed)",
             "share of the documents reviewed",
         )
         figure = data.figure("detections", charts.rates(suspected, labels), full=True)

@@ -12,7 +12,7 @@ import polars as pl
 from ecosystem.formats import counted
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
-from ecosystem.report.html import Figure, Table, environment, tinted
+from ecosystem.report.html import Figure, Source, Table, environment, tinted
 from ecosystem.report.over_seeds import add_link
 from ecosystem.report.run_charts import metric_title
 from ecosystem.runs.store import Store
@@ -113,7 +113,7 @@ def write(comparison: Comparison, folder: Path, title: str) -> Path:
     store = Store(folder)
     for name, chart in _charts(comparison).items():
         specs[name] = charts.specification(chart)
-        figures.append(Figure.of(name, specs[name]))
+        figures.append(Figure.of(name, specs[name], Source(folder.resolve().name)))
     head = ["setting", *names]
     different = [[path, *values] for path, values in comparison.settings]
     columns = ["runs", "of", "metric", "difference", "95 % interval", "g", "from"]

@@ -16,7 +16,7 @@ from ecosystem.metrics.catalogue import definitions
 from ecosystem.report import charts, publish, run_charts
 from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.report.findings import bold, listed, plus_minus, share, signed
-from ecosystem.report.html import Cell, Cells, Column, Figure, Table, environment, hue, render, tinted
+from ecosystem.report.html import Cell, Cells, Column, Figure, Source, Table, environment, hue, render, tinted
 from ecosystem.report.panels.contrasts import size_cell
 from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_title
@@ -54,7 +54,7 @@ def write_seeds(seeds: Seeds, folder: Path) -> Path:
     figures = []
     for name, chart in _charts(seeds).items():
         specs[name] = charts.specification(chart)
-        figures.append(Figure.of(name, specs[name]))
+        figures.append(Figure.of(name, specs[name], Source(folder.resolve().name)))
     contrasts = seeds.contrasts(seeds.metrics if len(seeds.populations) <= _POPULATIONS else seeds.metrics[:1])
     scenario, populations = seeds.group.scenario, seeds.populations
     context = {
