@@ -164,9 +164,9 @@ def _charts(seeds: Seeds) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     moving = seeds.series.filter(pl.col("value") != 0)["metric"].unique().to_list()
     for metric in [metric for metric in seeds.metrics if metric in moving][:CHARTS]:
-        quality = run_charts.QUALITY.get(metric)
-        title, axis, form, log = quality or (_title(metric), _unit(metric), ".3~g", False)
-        labels = ChartLabels(title, _SHOWN, axis, form, "half of the 95 % interval", "seeds")
+        _, axis, form, log = run_charts.QUALITY.get(metric) or ("", "", ".3~g", False)
+        axis = axis if log else _unit(metric)
+        labels = ChartLabels(_title(metric), _SHOWN, axis, form, "half of the 95 % interval", "seeds")
         drawn[metric] = _over_steps(seeds, metric, theme, labels, laws=seeds.readers[0].laws(metric), log=log)
         if drawn[metric] is None:
             drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="community")
