@@ -17,7 +17,7 @@ from ecosystem.errors import StoreError
 from ecosystem.report.data import RunReportData
 from ecosystem.report.panels.contrasts import contrasts
 from ecosystem.report.panels.data_statement import DataStatement, without_folders
-from ecosystem.report.panels.record import settings_table
+from ecosystem.report.panels.record import settings_table, versions
 from ecosystem.report.sections import record_section
 from ecosystem.runs.citation import ROOTED, bibtex, latex, root
 from ecosystem.runs.run import Run
@@ -140,6 +140,17 @@ def test_texts_of_the_users_own_have_a_language_and_no_folders(tmp_path, monkeyp
     assert re.match(r"(en|LATIN) 100", facts["Language"]) and facts["Licence"].startswith("not stated")
     assert without_folders("/home/me/texts.jsonl") == "texts.jsonl" and without_folders("") == ""
     assert without_folders("data/**/*.txt") == "data/**/*.txt" and without_folders("owner/name") == "name"
+
+
+def test_versions_of_resumes_have_a_column_if_they_differ(tmp_path):
+    run = invent(tmp_path / "run", scenario(steps=1), graph=False)
+    environment = json.loads((run.path / "environment.json").read_text())
+    same = {"after_step": 0, "python": environment["python"], "packages": environment["packages"]}
+    other = {"after_step": 1, "python": "3.12.1", "packages": environment["packages"]}
+    run.store.write("environment.json", json.dumps(environment | {"resumed": [same, other]}).encode())
+    table = versions(Run.open(run.path))
+    assert table.head == ["package", "version", "resumed after step 1"]
+    assert ["Python", "3.11.7", "3.12.1"] in table.rows and ["torch", "2.13.0", "2.13.0"] in table.rows
 
 
 # Citation
