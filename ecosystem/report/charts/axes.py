@@ -11,19 +11,29 @@ import polars as pl
 
 from ecosystem.calendar import Calendar
 from ecosystem.report.charts.templates import part
-from ecosystem.report.charts.theme import ChartTheme
+from ecosystem.report.charts.theme import LIGHT, ChartTheme
 
 NAMED_CHANGES = {
     "_early changes": ("left", 5),
     "_late changes": ("right", -5),
 }  # table: alignment and offset of its names
 DATE = "date"  # column with the date of the step
+PATTERNS = ([1, 0], [7, 3], [2, 2], [10, 3, 2, 3])  # of dashes: the first eight populations, the next eight …
 LETTER = 6.5  # maximum width in pixels of a character in the name of a change
 
 
 def colours(theme: ChartTheme) -> alt.Color:
     """Return the colour channel: the position of a population in the theme determines its colour."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
+
+
+def dashes(theme: ChartTheme) -> dict[str, alt.StrokeDash]:
+    """Return the channel that tells populations of one colour apart, where there are more of them than colours."""
+    names, colours_of = list(theme.populations), len(LIGHT.populations)
+    if len(names) <= colours_of:
+        return {}
+    patterns = [PATTERNS[i // colours_of % len(PATTERNS)] for i in range(len(names))]
+    return {"strokeDash": alt.StrokeDash("population:N", scale=alt.Scale(domain=names, range=patterns), legend=None)}
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:

@@ -14,6 +14,7 @@ from ecosystem.report.charts.axes import (
     change_rules,
     change_tables,
     colours,
+    dashes,
     dated,
     span,
     spread,
@@ -168,7 +169,7 @@ def _population_layers(
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
         layers.append(base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=low, y2=high, color=colour))
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, **dashes(theme)))
     tooltip = [
         alt.Tooltip("population:N"),
         *step_tooltips(theme),
