@@ -108,7 +108,8 @@ def _lines(
 ) -> dict[str, Any]:
     """Return the template for lines over steps that draws the tables ``names``."""
     x = steps_axis(theme, size[0])
-    scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
+    kind: dict[str, Any] = {"type": "log"} if log else {"type": "linear", "zero": False}
+    scale = alt.Scale(domain=[0, 1], nice=False, **kind)
     axis = alt.Axis(format=number_format, tickCount=5)
     value = alt.Tooltip("value:Q", title=title, format=number_format)
 
