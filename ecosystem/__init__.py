@@ -18,7 +18,8 @@ Errors that the user can correct are raised as ``ecosystem.EcosystemError``; the
 import typing
 from importlib import import_module
 
-__version__ = "0.1.0"
+from ecosystem.version import __version__ as __version__
+
 __all__ = [
     "EcosystemError",
     "Fit",

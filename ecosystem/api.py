@@ -178,7 +178,7 @@ def run_scenario(
         if dry_run:
             with _planned(job, progress, device, threads, cache, placement, memory) as planned:
                 return {"run": job.place, "plan": planned.plan.plain()}
-        with Watch(followers, job) as watch:
+        with Watch(followers, job.scenario, job.folder, job.place, job.done) as watch:
             if job.last >= job.scenario.steps:
                 summary = _finished(job, progress, started)
             else:

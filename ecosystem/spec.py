@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.parsing import LimitError, parse_toml
@@ -87,6 +87,16 @@ def checked_paths(values: Any) -> Mapping[str, Any]:
             f'{values!r}: give a dict from dotted paths to values, such as {{"trainers.naive.publish": 0}}.'
         )
     return values
+
+
+PLAIN = "<value>"  # the key of a value that a file holds in place of a table; paths in errors leave it out
+
+
+def plain_or_table(description: str) -> Any:
+    """Return the field ``value`` of a spec that a file may also give as the plain value, under the key ``PLAIN``."""
+    return Field(
+        None, validation_alias=AliasChoices("value", PLAIN), serialization_alias="value", description=description
+    )
 
 
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

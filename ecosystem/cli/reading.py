@@ -69,8 +69,10 @@ def schema(what: str, into: Path | None) -> None:
     """Print the JSON Schema of a file format.
 
     The schema of scenario files is the default. Editors such as VS Code with Even Better TOML (Taplo) use it to
-    complete and check a file whose first line is `#:schema PATH`. Shipped files name schemas in the folder
-    scenarios/schemas: `ecosystem schema --into scenarios/schemas` makes it.
+    complete and check a file whose first line is `#:schema PATH`. Those in the folder schemas beside the shipped
+    scenarios have the kinds of ecosystem; the ones that this command writes have those of installed plug-ins too.
+
+    Example: ecosystem schema --into schemas
     """
     import json
 

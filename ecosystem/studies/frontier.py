@@ -31,7 +31,8 @@ from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOpti
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
-from ecosystem.studies.run_study import RunPlan, StudyRunner, finished, study_folder
+from ecosystem.studies.run_plan import RunPlan
+from ecosystem.studies.run_study import StudyRunner, finished, study_folder
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.measure import course_of, value_of
 from ecosystem.studies.statistics import mean_interval
