@@ -168,6 +168,7 @@ def values_of(spec: dict[str, Any], channel: str) -> Iterator[tuple[str, list[fl
         if not domain or isinstance(domain[0], str | dict) or "field" not in one or layer["mark"].get("clip"):
             continue
         rows = spec["datasets"][layer.get("data", spec.get("data"))["name"]]
+        rows = [row for row in rows if row.get("_shown", True)]
         fields = [one["field"], layer["encoding"].get(f"{channel}2", {}).get("field")]
         yield layer["mark"]["type"], domain, [r[f] for r in rows for f in fields if f and r.get(f) is not None]
 

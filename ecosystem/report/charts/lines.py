@@ -78,12 +78,13 @@ def over_steps(
         drawn.append(single["value"])
     values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
     domain = list(domain) if domain else span(values, log)
-    shown = tables.get("levels")
-    if shown is not None and not reach:
-        inside = pl.col("value").is_between(domain[0], domain[1])
-        labels = replace(labels, subtitle=_with_beyond(labels.subtitle, shown.filter(~inside)))
-        shown = shown.filter(inside)
-    ends = _ends(tables.get("means", frame), tables.get("web"), shown)
+    levels = None
+    if "levels" in tables:
+        inside = pl.lit(True) if reach else pl.col("value").is_between(domain[0], domain[1])
+        tables["levels"] = tables["levels"].with_columns(_shown=inside)
+        levels, beyond = (tables["levels"].filter(shown) for shown in ("_shown", ~pl.col("_shown")))
+        labels = replace(labels, subtitle=_with_beyond(labels.subtitle, beyond))
+    ends = _ends(tables.get("means", frame), tables.get("web"), levels)
     tables |= _names(ends, domain, size[1], log)
     cacheable = replace(theme, populations=tuple(theme.populations), changes=())
     template = _lines(cacheable, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
@@ -118,8 +119,8 @@ def _lines(
 
     layers = change_rules(theme, size[0], names)
     if "levels" in names:
-        # Clipped: levels beyond the axis are in the data, but not drawn.
-        rule = part("levels").mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft", clip=True)
+        shown = part("levels").transform_filter("datum._shown")  # those beyond the axis are in the data only
+        rule = shown.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
     layers += _population_layers(theme, x, y, value, many, names)
     if "web" in names:

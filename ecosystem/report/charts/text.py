@@ -185,9 +185,9 @@ class _Layer:
 
     def _cells(self, rows: Sequence[Row]) -> str:
         """State the cells, or of many the extremes."""
-        x, y, colour = (self.encoding.get(name, {}).get("field") for name in ("x", "y", "color"))
-        if colour is None:
+        if "field" not in self.encoding.get("color", {}):
             return self._lines(rows, self.encoding["x"])
+        x, y, colour = (self.encoding[name]["field"] for name in ("x", "y", "color"))
         known = [row for row in rows if row.get(colour) is not None]
         if len(known) > LISTED:
             known = [pick(known, key=lambda row: row[colour]) for pick in (min, max)]
