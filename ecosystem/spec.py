@@ -134,7 +134,8 @@ def _index(items: list[Any], key: str, path: str) -> int:
 def parse_value(text: str) -> Any:
     """Parse the value of ``--set path=value`` as TOML; text that is not valid TOML is a string.
 
-    Raises ScenarioError for a value that is nested too deeply or has too many digits.
+    Raises ScenarioError for a value that is nested too deeply or has too many digits, and for one in braces or brackets
+    that is no table or list.
     """
     try:
         table = parse_toml(f"v = {text}")
@@ -143,7 +144,12 @@ def parse_value(text: str) -> Any:
         return table["v"]
     except LimitError as error:
         raise ScenarioError(f"{text[:40]}…: {error}; give a smaller value.") from None
-    except ValueError:
+    except ValueError as error:
+        if text[:1] == "{" or (text[:1] == "[" and text[-1:] == "]"):
+            raise ScenarioError(
+                f"{text[:80]}: is no table or list as TOML has them ({error}); write texts in double quotes, and the "
+                "whole option in single quotes, which keep them from the shell."
+            ) from None
         return text
 
 

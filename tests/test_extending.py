@@ -1,12 +1,16 @@
 """Files that extend others: merging, cycles, paths, and errors that name the file a key is from."""
 
+from pathlib import Path
+
 import pytest
 
 from ecosystem.errors import ScenarioError
+from ecosystem.fitting.spec.fit import Fit
 from ecosystem.runs.audit import read_policies
 from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.extending import merged, read_file
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.study import Study
 from tests.conftest import ROOT, tiny
 
@@ -138,3 +142,13 @@ def test_paths_of_the_extended_file_still_lead_to_its_files(write):
     assert len(Scenario.load(deep).sources["docs"].files("docs", deep.parent)) == 1
     write(texts, "other/data/b.txt")  # a file beside the extension wins
     assert Scenario.load(deep).sources["docs"].path == "data/*.txt"
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [(Study, "five_policies"), (Study, "calibrated_policies"), (Frontier, "detector_needed"), (Fit, "fits/mixed_loop")],
+)
+def test_a_bundled_study_search_or_fit_is_extended_in_any_folder(write, question, name):
+    own, original = question.load(write(f'extends = "{name}"')), question.load(name)
+    scenarios = [each.check(Path(each.where).parent)[1] for each in (own, original)]
+    assert scenarios[0] == scenarios[1] and scenarios[0]

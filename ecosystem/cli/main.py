@@ -23,7 +23,7 @@ SECTIONS = {
     "Begin": (beginning.new, beginning.doctor, reading.list_, checking.check, reading.schema),
     "Run": (running.run, running.branch, running.view, running.report),
     "Many runs": (studying.study, studying.threshold, studying.fit, comparing.compare, comparing.prune),
-    "Look into a run": (reading.show, reading.lineage, reading.audit, reading.tasks),
+    "Look into a run": (reading.show, reading.lineage, reading.audit, reading.tasks, reading.cite),
     "Theory": (running.validate,),
 }
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."

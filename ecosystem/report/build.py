@@ -11,7 +11,7 @@ import polars as pl
 from jinja2 import Environment
 
 from ecosystem.formats import counted, number, percent
-from ecosystem.report import charts, findings, html, summaries
+from ecosystem.report import charts, findings, html, over_seeds, summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
@@ -64,6 +64,7 @@ def write_report(run: Run) -> Path:
         "facts": _facts(data),
         "titles": {key: title for key, title in CONTENTS.items() if key == "findings" or key in parts},
         "populations": [tinted(data.populations, name) for name in data.populations],
+        "seeds": over_seeds.link(run),
         "progress": findings.progress(run.last_step, scenario.steps),
         "cards": _cards(data),
         "findings": " ".join(_sentences(data)),

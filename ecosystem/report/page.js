@@ -90,7 +90,7 @@ for (const link of all("[data-csv]")) {
   });
 }
 
-for (const button of all(".copy")) {
+for (const button of all("button.copy")) {
   button.addEventListener("click", () => {
     getSelection().selectAllChildren(button.closest("details").querySelector("pre"));
     const copied = document.execCommand("copy"); // the clipboard of navigator asks for permissions

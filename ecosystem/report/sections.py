@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,19 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types, times
+from ecosystem.report.panels import (
+    collapse,
+    contrasts,
+    distributions,
+    instruments,
+    profile,
+    record,
+    site_map,
+    site_types,
+    times,
+)
 from ecosystem.report.panels.documents import samples
+from ecosystem.runs.run import Run
 
 CONTENTS = {
     "findings": "Findings",
@@ -33,6 +44,7 @@ CONTENTS = {
     "texts": "Documents",
     "figures": "Final figures",
     "run": "The run",
+    "record": "For the record",
 }
 OPEN_POPULATIONS = 8  # populations whose documents are shown unfolded
 POLICIES = 24  # above this many rows, the chart of refusals pools populations
@@ -100,7 +112,7 @@ def _parameter_figures(data: RunReportData) -> Markup:
             predicted = ", ".join(f"{v:.4g}" for v in values) or "–"
             rows.append([run_charts.metric_title(metric), name, plus_minus(value, error, 4), predicted])
     table = Table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1))
-    return _section("figures", "parameter_figures", table=table)
+    return _section("figures", "parameter_figures", table=table, compared=_compared(data))
 
 
 def _contamination(data: RunReportData) -> Markup:
@@ -184,7 +196,13 @@ def _samples(data: RunReportData) -> Markup:
 
 
 def _figures(data: RunReportData) -> Markup:
-    return _section("figures", table=tables.final_table(data.metrics, data.outcomes, data.populations))
+    table = tables.final_table(data.metrics, data.outcomes, data.populations)
+    return _section("figures", table=table, compared=_compared(data))
+
+
+def _compared(data: RunReportData) -> Markup:
+    several, base = len(data.populations) > 1, next(iter(data.populations), "")
+    return render("run/contrasts.html", several=several, base=base, contrasts=contrasts.contrasts(data))
 
 
 def _run(data: RunReportData) -> Markup:
@@ -198,10 +216,16 @@ def _run(data: RunReportData) -> Markup:
         costs=tables.costs(run),
         times=[data.figure(name, chart, full=True) for name, chart in times.drawn(data).items() if chart is not None],
         phases=times.table(data),
-        command=tables.command(run),
-        facts=tables.reproduction(run),
-        scenario=(run.path / "scenario.toml").read_text(encoding="utf-8"),
     )
+
+
+def _record(data: RunReportData) -> Markup:
+    return record_section(data)
+
+
+def record_section(data: RunReportData, runs: Sequence[Run] = ()) -> Markup:
+    """Return the section for the record, of one run or of several with other seeds."""
+    return _section("record", **record.record(data, runs))
 
 
 _TEXT = (
@@ -216,8 +240,20 @@ _TEXT = (
     _samples,
     _figures,
     _run,
+    _record,
 )
-_NUMBERS = (_profile, _parameters, _contamination, _instruments, _ledger, _web, _samples, _parameter_figures, _run)
+_NUMBERS = (
+    _profile,
+    _parameters,
+    _contamination,
+    _instruments,
+    _ledger,
+    _web,
+    _samples,
+    _parameter_figures,
+    _run,
+    _record,
+)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 

@@ -20,7 +20,10 @@ from ecosystem.scenario.presets import named_file, read_toml
 EXTENDS, WITHOUT = "extends", "without"
 _DEFINING = ("kind", "preset")
 _KINDS = ("sources", "models", "policies")
-_PATHS = re.compile(r"sources\.[^.]+\.(path|dataset)|models\.[^.]+\.(init|tokenizer)|web\.path")
+_PATHS = re.compile(
+    r"sources\.[^.]+\.(path|dataset)|models\.[^.]+\.(init|tokenizer)|web\.path"
+    r"|base|worlds\.posterior|scenario|targets"  # of studies, searches and fits
+)
 _PROBLEM = re.compile(r"([\w-]+(?:\.[\w-]+)*)(: .*)", re.DOTALL)
 
 

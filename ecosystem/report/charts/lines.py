@@ -87,7 +87,8 @@ def over_steps(
     ends = _ends(tables.get("means", frame), tables.get("web"), levels)
     tables |= _names(ends, domain, size[1], log)
     cacheable = replace(theme, populations=tuple(theme.populations), changes=())
-    template = _lines(cacheable, labels.axis, labels.format, size, log, frame.height > MANY, tuple(tables))
+    fixed = replace(labels, title="", subtitle="")
+    template = _lines(cacheable, fixed, size, log, frame.height > MANY, tuple(tables))
     return Chart.of(template, labels, tables, y=domain)
 
 
@@ -100,8 +101,7 @@ def _with_beyond(subtitle: str, levels: pl.DataFrame) -> str:
 @lru_cache(maxsize=64)
 def _lines(
     theme: ChartTheme,
-    title: str,
-    number_format: str,
+    labels: ChartLabels,
     size: tuple[int, int],
     log: bool,
     many: bool,
@@ -111,18 +111,18 @@ def _lines(
     x = steps_axis(theme, size[0])
     kind: dict[str, Any] = {"type": "log"} if log else {"type": "linear", "zero": False}
     scale = alt.Scale(domain=[0, 1], nice=False, **kind)
-    axis = alt.Axis(format=number_format, tickCount=5)
-    value = alt.Tooltip("value:Q", title=title, format=number_format)
+    axis = alt.Axis(format=labels.format, tickCount=5)
+    value = alt.Tooltip("value:Q", title=labels.axis, format=labels.format)
 
     def y(column: str = "value") -> alt.Y:
-        return alt.Y(f"{column}:Q", title=title, scale=scale, axis=axis)
+        return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
     layers = change_rules(theme, size[0], names)
     if "levels" in names:
         shown = part("levels").transform_filter("datum._shown")  # those beyond the axis are in the data only
         rule = shown.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
-    layers += _population_layers(theme, x, y, value, many, names)
+    layers += _population_layers(theme, labels, x, y, value, many, names)
     if "web" in names:
         layers.append(part("web").mark_line(strokeWidth=2.6, style="ink").encode(x=x, y=y()))
         dots = part("web").mark_circle(size=30, style="ink", opacity=1)
@@ -154,7 +154,13 @@ def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
 
 
 def _population_layers(
-    theme: ChartTheme, x: alt.X, y: Vertical, value: alt.Tooltip, many: bool, tables: Collection[str]
+    theme: ChartTheme,
+    labels: ChartLabels,
+    x: alt.X,
+    y: Vertical,
+    value: alt.Tooltip,
+    many: bool,
+    tables: Collection[str],
 ) -> list[alt.Chart]:
     colour, layers = colours(theme), []
     low, high = y("low"), alt.Y2("high:Q")
@@ -176,8 +182,8 @@ def _population_layers(
         alt.Tooltip("population:N"),
         *step_tooltips(theme),
         value,
-        alt.Tooltip("error:Q", title="± standard error", format=value["format"].replace("+", "")),
-        alt.Tooltip("members:Q", title="trainers"),
+        alt.Tooltip("error:Q", title=labels.error, format=value["format"].replace("+", "")),
+        alt.Tooltip("members:Q", title=labels.members),
     ]
     dots = base.mark_circle(size=12 if many else 34, opacity=1)
     layers.append(dots.encode(x=x, y=y(), color=colour, tooltip=tooltip))
