@@ -26,6 +26,7 @@ __all__ = [
     "FitResult",
     "Frontier",
     "FrontierResult",
+    "Report",
     "Run",
     "Scenario",
     "Study",
@@ -45,7 +46,8 @@ _HOME = {
     "Fit": "ecosystem.fitting.spec.fit",
     "FitResult": "ecosystem.fitting.run_fit",
     "Frontier": "ecosystem.studies.spec.frontier",
-    "FrontierResult": "ecosystem.studies.frontier",
+    "FrontierResult": "ecosystem.studies.frontier_result",
+    "Report": "ecosystem.notebook.stored_report",
     "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
@@ -67,10 +69,12 @@ if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.fitting.run_fit import FitResult, fit
     from ecosystem.fitting.spec.fit import Fit
     from ecosystem.notebook.run import Run
+    from ecosystem.notebook.stored_report import Report
     from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World
-    from ecosystem.studies.frontier import FrontierResult, frontier
+    from ecosystem.studies.frontier import frontier
+    from ecosystem.studies.frontier_result import FrontierResult
     from ecosystem.studies.run_study import study
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study

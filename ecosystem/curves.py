@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from ecosystem.spec import Spec
+from ecosystem.spec import PLAIN, Spec, plain_or_table
 from ecosystem.times import Instant, PerStep, Steps, steps_in
 
 Law = Literal["constant", "saturating", "logistic", "points"]
@@ -49,7 +49,7 @@ class Curve(Spec):
     _described: ClassVar[str] = "a number"
 
     law: Law = Field(description="saturating, logistic or points; constant is what a plain number means")
-    value: float | None = Field(None, description="for constant: the value")
+    value: float | None = plain_or_table("for constant: the value")
     limit: float | None = Field(None, description="for saturating and logistic: the value that is approached")
     base: float | None = Field(None, description="for saturating and logistic: the value at first; absent: 0")
     time: Steps | None = Field(
@@ -72,7 +72,7 @@ class Curve(Spec):
         if isinstance(value, Curve):
             return value
         if isinstance(value, cls._constants) and not isinstance(value, bool):
-            return {"law": "constant", "value": value}
+            return {"law": "constant", PLAIN: value}
         if not isinstance(value, dict):
             raise ValueError(f"must be {cls._described}, or a table with a law, not {value!r}")
         if isinstance(value.get("points"), list):
@@ -152,7 +152,7 @@ class RateOverTime(Curve):
     _constants: ClassVar[tuple[type, ...]] = (int, float, str)
     _described: ClassVar[str] = 'a number or a rate such as "2 per month"'
 
-    value: PerStep | None = Field(None, description="for constant: the value")
+    value: PerStep | None = plain_or_table("for constant: the value")
     limit: PerStep | None = Field(None, description="for saturating and logistic: the value that is approached")
     base: PerStep | None = Field(None, description="for saturating and logistic: the value at first; absent: 0")
     points: list[tuple[Instant, PerStep]] | None = Field(

@@ -44,6 +44,7 @@ from typing import IO, Any
 
 from ecosystem.errors import DataError, nearest
 
+_START = 8_192  # bytes in which a binary file is expected to have a NUL
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _REFUSED = {
     b"PK\x03\x04": "a ZIP archive; unpack it",
@@ -169,6 +170,11 @@ class InputFiles:
 
     def not_utf8(self, file: Path, error: UnicodeDecodeError, where: str = "") -> DataError:
         """Return the error of a file in another encoding; ``where`` names the line, if the position is in one."""
+        if b"\0" in error.object[:_START] and error.object[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            return DataError(
+                f"{self._about(file)}: is not text: it contains NUL bytes, as programs, pictures and other "
+                f"binary files do; leave it out of {self.key}."
+            )
         encoding = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
         return DataError(
             f"{self._about(file)}: is not UTF-8 text ({error.reason} at byte {error.start:,}{where}); convert it, for "

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ecosystem.errors import ScenarioError, nearest
 from ecosystem.parsing import LimitError, parse_toml
@@ -89,6 +89,16 @@ def checked_paths(values: Any) -> Mapping[str, Any]:
     return values
 
 
+PLAIN = "<value>"  # the key of a value that a file holds in place of a table; paths in errors leave it out
+
+
+def plain_or_table(description: str) -> Any:
+    """Return the field ``value`` of a spec that a file may also give as the plain value, under the key ``PLAIN``."""
+    return Field(
+        None, validation_alias=AliasChoices("value", PLAIN), serialization_alias="value", description=description
+    )
+
+
 def set_path(data: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     """Return a copy of nested ``data`` with ``value`` at the dotted ``path``, creating missing tables.
 
@@ -124,7 +134,8 @@ def _index(items: list[Any], key: str, path: str) -> int:
 def parse_value(text: str) -> Any:
     """Parse the value of ``--set path=value`` as TOML; text that is not valid TOML is a string.
 
-    Raises ScenarioError for a value that is nested too deeply or has too many digits.
+    Raises ScenarioError for a value that is nested too deeply or has too many digits, and for one in braces or brackets
+    that is no table or list.
     """
     try:
         table = parse_toml(f"v = {text}")
@@ -133,7 +144,12 @@ def parse_value(text: str) -> Any:
         return table["v"]
     except LimitError as error:
         raise ScenarioError(f"{text[:40]}…: {error}; give a smaller value.") from None
-    except ValueError:
+    except ValueError as error:
+        if text[:1] == "{" or (text[:1] == "[" and text[-1:] == "]"):
+            raise ScenarioError(
+                f"{text[:80]}: is no table or list as TOML has them ({error}); write texts in double quotes, and the "
+                "whole option in single quotes, which keep them from the shell."
+            ) from None
         return text
 
 

@@ -104,10 +104,16 @@ def test_an_audit_of_files_can_be_written(place):
         (["p.parquet", "--policy", "length", "--label", "text"], "says neither synthetic nor human"),
         (["texts", "--policy", "length", "--label", "x"], "holds plain text, which has no columns"),
         (["plain.jsonl", "--policy", "length", "--at", "3"], "--at, --all and --reader belong to runs"),
-        (["nowhere", "--policy", "length"], "is not a run folder"),
+        (["nowhere", "--policy", "length"], "nowhere: there is no such file or folder"),
+        (["empty", "--policy", "length"], "empty: has no files of text; give files that end in .txt"),
+        (["runs", "--policy", "length"], "runs: is not a run folder (it has no scenario.toml). Did you mean runs/a/1?"),
+        (["plain.jsonl", "--set", "policies.x={kind=length}"], "write texts in double quotes, and the whole option in"),
     ],
 )
 def test_a_mistake_is_a_sentence(place, arguments, message):
+    (place / "empty").mkdir()
+    (place / "runs/a/1").mkdir(parents=True)
+    (place / "runs/a/1/scenario.toml").touch()
     error = audit(*arguments).exception
     assert isinstance(error, EcosystemError), error
     assert message in str(error)

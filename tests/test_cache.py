@@ -11,7 +11,7 @@ from ecosystem.cache import cache_folder
 from ecosystem.cli.main import cli
 from ecosystem.formats import format_duration
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.run_study import RunPlan
+from ecosystem.studies.run_plan import RunPlan
 from tests.conftest import ROOT, tiny
 
 WORLD = """

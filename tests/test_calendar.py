@@ -213,7 +213,7 @@ def test_curves_stay_within_limits_at_all_steps_of_the_run() -> None:
     assert refusal(share={"law": "points", "points": [[1, 0.5], [5, 1.2], [7, 0]]}).endswith(
         "reaches 1.2 within the 51 steps of the run"
     )
-    assert refusal(births=-1).startswith("part.births.value: must be at least 0")
+    assert refusal(births=-1).startswith("part.births: must be at least 0")
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,25 @@ def test_a_branch_leaves_at_a_date(run, when) -> None:
     assert forked.scenario.at(4).writers["people"].rate == 6
 
 
+def test_commands_that_read_a_step_take_dates(run, finished) -> None:
+    def said(command: str, *options: str, of: Run = run) -> str:
+        result = CliRunner().invoke(cli, [command, str(of.path), *options])
+        return result.output if result.exception is None else str(result.exception)
+
+    assert said("show", "--step", "2022-09") == said("show", "--step", "3") != said("show")
+    first = run.documents.filter(pl.col("synthetic")).collect()["doc"][0]
+    assert said("lineage", str(first), "--step", "2022-07") == said("lineage", str(first), "--step", "1")
+    audited = ("--set", 'policies.x={kind="oracle"}', "--json")
+    assert (
+        said("audit", *audited, "--step", "2022-08-01")
+        == said("audit", *audited, "--at", "2")
+        != said("audit", *audited)
+    )
+    assert said("show", "--step", "2022-09-02").startswith("--step 2022-09-02: 2022-09-02 is between step 3")
+    assert said("show", "--step", "x").startswith("--step x: 'x' is no step; give its number, or its date such as")
+    assert "the scenario has no calendar" in said("audit", "--at", "2022-09", "--policy", "x", of=finished)
+
+
 def test_a_branch_at_no_step_is_refused(run, finished) -> None:
     for when, expected in (
         (

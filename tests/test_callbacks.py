@@ -18,12 +18,16 @@ from ecosystem.api import branch, run, run_scenario
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.runs.callbacks import base
-from ecosystem.runs.callbacks.base import curves, made, time_curves
+from ecosystem.runs.callbacks.base import made, metric_curves, time_curves
 from ecosystem.runs.callbacks.notify import notified
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.progress import RunProgress
-from ecosystem.runs.run import folder_of
+from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.studies.executors.options import ExecutionOptions
+from ecosystem.studies.progress import StudyProgress
+from ecosystem.studies.run_plan import RunPlan
+from ecosystem.studies.run_study import StudyRunner
 from tests.conftest import ROOT
 
 FILE = ROOT / "tests/baseline/scenarios/vectors.toml"
@@ -151,25 +155,53 @@ def test_curves_are_finite_and_leave_out_single_sites():
         schema=["step", "scope", "id", "metric", "value", "error"],
         orient="row",
     )
-    assert list(curves(table)) == [(1, "trainer_cross_entropy/naive/0", 2.5)]
+    assert list(metric_curves(table)) == [(1, "trainer_cross_entropy/naive/0", 2.5)]
     times = pl.DataFrame({"step": [1, 1, 2], "phase": ["fit"] * 3, "id": ["a", "b", "a"], "seconds": [1.0, 2.0, 4.0]})
     assert list(time_curves(times)) == [(1, "seconds/fit", 3.0), (2, "seconds/fit", 4.0)]
 
 
-@pytest.mark.slow
-def test_tensorboard_has_every_step_once_after_a_resume(scenario, tmp_path, unreported):
+def require_curves(run):
+    """Assert that the event files of a run have every step of every curve once."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    computed(scenario.override({"steps": 2}), tmp_path, "tensorboard")
-    whole = computed(scenario, tmp_path, "tensorboard")
-    events = accumulator.EventAccumulator(str(whole.path / "tensorboard"))
+    events = accumulator.EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     expected = {}
-    for step, tag, value in curves(whole.store.table("metrics")):
+    for step, tag, value in metric_curves(run.store.table("metrics")):
         expected.setdefault(tag, []).append((step, pytest.approx(value)))
     drawn = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     times = {tag: points for tag, points in drawn.items() if tag.startswith("seconds/")}
     assert {tag: points for tag, points in drawn.items() if tag not in times} == expected
     assert [step for step, _ in times["seconds/fit"]] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_tensorboard_has_every_step_once_after_a_resume(scenario, tmp_path, unreported):
+    computed(scenario.override({"steps": 2}), tmp_path, "tensorboard")
+    require_curves(computed(scenario, tmp_path, "tensorboard"))
+
+
+@pytest.mark.slow
+def test_runs_of_a_study_write_their_curves_also_those_finished_or_begun_before(scenario, tmp_path, unreported):
+    runs = [scenario.override({"seed": seed}) for seed in (1, 2, 3)]
+    computed(runs[0], tmp_path)
+    computed(runs[1].override({"steps": 2}), tmp_path)
+    options = ExecutionOptions("serial", callbacks=["tensorboard"])
+    plan = RunPlan(tmp_path, options, str(tmp_path))
+    for each in runs:
+        plan.add_run(each, each.name)
+    with StudyRunner(options, StudyProgress(quiet=True)) as runner:
+        runner.execute(plan, "three")
+    for each in runs:
+        require_curves(Run(folder_of(each, tmp_path)))
+
+
+def test_studies_take_names_of_callbacks_and_folders_for_their_curves(tmp_path):
+    with pytest.raises(EcosystemError, match="give names, such as tensorboard"):
+        ExecutionOptions(callbacks=[Recorder()])
+    with pytest.raises(EcosystemError, match=r'did you mean "tensorboard"'):
+        ExecutionOptions(callbacks=["tensorbord"])
+    with pytest.raises(EcosystemError, match=r"--out s3://bucket/runs is an object store; give a folder"):
+        RunPlan(tmp_path, ExecutionOptions(callbacks=["tensorboard"]), "s3://bucket/runs")
 
 
 @pytest.mark.slow
@@ -185,7 +217,7 @@ def test_mlflow_has_every_step_once_after_a_resume(scenario, tmp_path, unreporte
     [found] = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED" and found.data.tags["ecosystem.step"] == "3"
     expected = {}
-    for step, tag, value in curves(whole.store.table("metrics")):
+    for step, tag, value in metric_curves(whole.store.table("metrics")):
         expected.setdefault(tag, []).append((step, value))
     for tag in list(expected)[::20]:
         drawn = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, tag))
@@ -205,7 +237,7 @@ def test_wandb_writes_every_step_once_offline(scenario, tmp_path, unreported, mo
     computed(scenario.override({"steps": 2}), tmp_path, "wandb")
     whole = computed(scenario, tmp_path, "wandb")
     assert [step for step, _ in logged] == [0, 1, 2, 3]
-    expected = {(step, tag): value for step, tag, value in curves(whole.store.table("metrics"))}
+    expected = {(step, tag): value for step, tag, value in metric_curves(whole.store.table("metrics"))}
     written = {(step, tag): value for step, data in logged for tag, value in data.items()}
     assert {key: value for key, value in written.items() if not key[1].startswith("seconds/")} == expected
     assert len(list((whole.path / "wandb").glob("offline-run-*/*.wandb"))) == 2 and other_files(whole.store) == []

@@ -294,6 +294,7 @@ MISTAKES = [
     (["run", "tiny.toml", "--set", 'models.tiny.init="foundatoin"'], 'did you mean "foundation"'),
     (["run", "tiny.toml", "--set", "name=été"], 'the name "été" may only have letters'),
     (["report", "."], "is not a run folder"),
+    (["run", "."], "is a folder, not a scenario file; to write one for texts in it: ecosystem new NAME --text"),
     (["show", "nowhere"], "is not a run folder"),
     (["list", "nothing"], "nothing"),
 ]

@@ -1,11 +1,16 @@
 """Files that extend others: merging, cycles, paths, and errors that name the file a key is from."""
 
+from pathlib import Path
+
 import pytest
 
 from ecosystem.errors import ScenarioError
+from ecosystem.fitting.spec.fit import Fit
 from ecosystem.runs.audit import read_policies
+from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.extending import merged, read_file
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.study import Study
 from tests.conftest import ROOT, tiny
 
@@ -74,12 +79,46 @@ def test_extensions_of_extensions_and_of_bundled_files(write):
         ('extends = "bad.toml"\ntrainers.naive.publsh = 3', r"own.toml: trainers.naive.publsh: unknown key"),
         ('extends = "bad.toml"', r"own.toml: changes.0.at \(from .*bad.toml\): must be greater than 0"),
         ('extends = "bad.toml"\nchanges = [{ at = 0 }]', r"own.toml: changes.0.at: "),
+        ('without = ["steps"]', "own.toml: without: removes entries of the file that extends names"),
+        ('extends = "base"\nwithout = "steps"', "own.toml: without: give a list of dotted paths"),
+        (
+            'extends = "base"\nwithout = ["trainers.naiv"]',
+            r'base.toml has no trainers.naiv \(did you mean "naive"\?\); in ',
+        ),
+        (
+            'extends = "base"\nwithout = ["polices.x"]',
+            r'has no polices.x \(did you mean "policies"\?\); at its top it has ',
+        ),
+        ('extends = "base"\nwithout = ["steps.x"]', "steps holds no names; remove all of it"),
+        ('extends = "base"\nwithout = ["web"]', "own.toml: web: this key is required and missing"),
     ],
 )
 def test_mistakes_name_the_file_that_the_key_is_from(write, text, sentence):
     write('extends = "base"\ntrainers.naive.count = -2\nchanges = [{ at = 0, set = {} }]', "bad.toml")
     with pytest.raises(ScenarioError, match=sentence.replace("(", r"\(") if "\\" not in sentence else sentence):
         Scenario.load(write(text))
+
+
+def test_entries_are_removed_before_the_own_ones_are_merged(write):
+    base = tiny()
+    write(
+        'extends = "base"\n[trainers.other]\nmodel = "tiny"\npublish = 3',
+        "two.toml",
+    )
+    only = Scenario.load(
+        write('extends = "two"\nwithout = ["trainers.naive", "trainers.careful.select", "policies.short"]')
+    )
+    assert set(only.trainers) == {"careful", "other"} and set(base.policies) - set(only.policies) == {"short"}
+    anew = Scenario.load(write('extends = "two"\nwithout = ["trainers.naive"]\n[trainers.naive]\nmodel = "tiny"'))
+    assert (
+        anew.trainers["naive"].publish == TrainerSpec.model_fields["publish"].default != base.trainers["naive"].publish
+    )
+    study = Study.load(
+        write('extends = "monoculture"\nwithout = ["arms.eight", "arms.four.trainers.labs.count"]', "few.toml")
+    )
+    whole = Study.load("monoculture").arms
+    assert set(whole) - set(study.arms) == {"eight"}
+    assert set(whole["four"]) - set(study.arms["four"]) == {"trainers.labs.count"}
 
 
 def test_a_cycle_of_several_files_is_refused(write):
@@ -103,3 +142,13 @@ def test_paths_of_the_extended_file_still_lead_to_its_files(write):
     assert len(Scenario.load(deep).sources["docs"].files("docs", deep.parent)) == 1
     write(texts, "other/data/b.txt")  # a file beside the extension wins
     assert Scenario.load(deep).sources["docs"].path == "data/*.txt"
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [(Study, "five_policies"), (Study, "calibrated_policies"), (Frontier, "detector_needed"), (Fit, "fits/mixed_loop")],
+)
+def test_a_bundled_study_search_or_fit_is_extended_in_any_folder(write, question, name):
+    own, original = question.load(write(f'extends = "{name}"')), question.load(name)
+    scenarios = [each.check(Path(each.where).parent)[1] for each in (own, original)]
+    assert scenarios[0] == scenarios[1] and scenarios[0]

@@ -15,6 +15,8 @@ from ecosystem.errors import ScenarioError
 from ecosystem.report.build import write_report
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.execute import begin
+from ecosystem.runs.planning.estimate import Plan
+from ecosystem.runs.planning.growth import Growth
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.consistency import unused_settings
@@ -80,6 +82,23 @@ def run(tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def metrics(run) -> pl.DataFrame:
     return run.metrics.filter(pl.col("scope") == "site_type").pivot("metric", index=["step", "id"], values="value")
+
+
+# Planning
+
+
+def test_the_plan_counts_births_also_those_of_timed_changes(tmp_path):
+    change = {"at": 5, "set": {"web.types.blog.births": 11.0}}  # at steps 5 to 8
+    growing = living(changes=[change], web__degree=3)
+    whole = Growth.of(growing, -1)
+    assert (whole.sites, whole.links) == (8 * 0.5 + 4 * 1.0 + 4 * 11.0, 8 * 4.0)
+    assert whole.edges == 3 * whole.sites + whole.links and whole.memory > whole.disk > 0
+    assert Growth.of(growing, 6) == Growth(2 * 11.5, 8.0, 3 * 2 * 11.5 + 8.0)
+    text = "30 initially, about 52 are born in the steps left, and about 32 links form between sites"
+    plan = Plan.of(growing, MACHINE, tmp_path)
+    assert f"  sites      {text}\n" in plan.text() and plan.plain()["growth"]["sites"] == 52
+    born = np.count_nonzero(stepped(growing).web.population.born > 0)
+    assert abs(born - whole.sites) < 4 * np.sqrt(whole.sites)  # a Poisson number
 
 
 # Publishing

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from ecosystem.beginning import languages as languages_module
 from ecosystem.beginning.draft import draft
-from ecosystem.beginning.languages import languages, script
 from ecosystem.beginning.sourcing import choose_source
 from ecosystem.beginning.survey import survey
 from ecosystem.cli.main import cli
+from ecosystem.corpus.languages import languages, script
 from ecosystem.errors import DataError, EcosystemError
 from ecosystem.scenario.inputs import missing_inputs
 from ecosystem.scenario.presets import presets
@@ -161,6 +161,7 @@ def test_every_preset_can_be_asked_for(preset, documents, tmp_path):
     (tmp_path / "t.txt").write_text("\n\n".join(documents))
     drafted = draft("web", choose_source(tmp_path / "t.txt", tmp_path), survey(documents, "here"), preset)
     Scenario.parse(tomllib.loads(drafted.text), base=tmp_path, authored=True)
+    assert preset == "trigram" or drafted.why.startswith("as asked for; trigram would suit the amount of text, since ")
 
 
 def test_other_languages_are_named_and_not_judged_by_english_rules(tmp_path):
@@ -214,7 +215,10 @@ def test_without_the_library_scripts_are_named(monkeypatch, documents):
         (["web", "--text", "t.txt", "--column", "x"], "holds plain text, which has no columns"),
         (["web", "--text", "bad.jsonl"], "bad.jsonl: cannot be read as jsonl"),
         (["web", "--text", "numbers.jsonl"], "has no column of text; name it with --column"),
-        (["web", "--text", "bytes.txt"], "is not UTF-8 text"),
+        (["web", "--text", "utf16.txt"], "is not UTF-8 text (invalid start byte at byte 0); convert it"),
+        (["web", "--text", "latin1"], "latin1/t.txt: is not UTF-8 text"),
+        (["web", "--text", "latin1"], "or leave it out of latin1."),
+        (["web", "--text", "bytes.txt"], "bytes.txt: is not text: it contains NUL bytes"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_leaves_no_file(place, documents, arguments, message):
@@ -224,7 +228,10 @@ def test_a_mistake_is_a_sentence_and_leaves_no_file(place, documents, arguments,
     (place / "folder").mkdir()
     (place / "bad.jsonl").write_text("{")
     (place / "numbers.jsonl").write_text('{"a": 1}\n')
-    (place / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (place / "utf16.txt").write_bytes("text".encode("utf-16"))
+    (place / "bytes.txt").write_bytes(b"\x7fELF\x00\xf0")
+    (place / "latin1").mkdir()
+    (place / "latin1/t.txt").write_bytes(b"d\xe9j\xe0 vu " * 9)
     error = new(*arguments).exception
     assert isinstance(error, EcosystemError) and message in str(error)
     assert isinstance(error, DataError) or "NAME" in str(error) or "--model" in str(error)

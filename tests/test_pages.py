@@ -20,10 +20,10 @@ from ecosystem.runs.records import DIGESTS, note_digests
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
 from ecosystem.studies import frontier as frontiers
-from ecosystem.studies.frontier import Threshold
 from ecosystem.studies.report import write_study
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.spec.frontier import Frontier
+from ecosystem.studies.threshold import Threshold
 from ecosystem.validation import validate
 from tests.invented_runs import ENVIRONMENT, invent, scenario
 from tests.studies.small_study import FRONTIER, STUDY, load, results_of

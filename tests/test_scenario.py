@@ -144,10 +144,24 @@ def test_a_change_holds_from_its_step_on():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("0.5", 0.5), ("true", True), ("reach", "reach"), ('["a"]', ["a"]), ("{a = 1}", {"a": 1})],
+    [
+        ("[ab]*.txt", "[ab]*.txt"),
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("reach", "reach"),
+        ('["a"]', ["a"]),
+        ("{a = 1}", {"a": 1}),
+    ],
 )
 def test_the_right_hand_side_of_set_is_toml_or_a_word(text, value):
     assert parse_value(text) == value
+
+
+@pytest.mark.parametrize("text", ["{kind = length}", '{kind = "length"', "[naive, filtered]", "[1 2]"])
+def test_what_looks_like_a_table_or_list_is_one_or_is_refused(text):
+    with pytest.raises(ScenarioError, match="is no table or list as TOML has them"):
+        parse_value(text)
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,21 @@ from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.families.base import BuildContext
 from ecosystem.families.members import MemberWeights
-from ecosystem.metrics.conditions import Condition, measured
+from ecosystem.metrics.conditions import Comparison, Condition, measured
 from ecosystem.report import findings, summaries
 from ecosystem.report.build import write_report
 from ecosystem.report.data import RunReportData
 from ecosystem.runs.execute import begin
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.consistency import unused_settings
+from ecosystem.scenario.measured import unmeasured
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.phases import watermarking
 from ecosystem.simulation.transitions.laboratories import Transferred
 from ecosystem.simulation.world import World
 from ecosystem.streams import Streams
 from ecosystem.theory.diversity import diversity_merged, diversity_replace
-from tests.conftest import MACHINE
+from tests.conftest import MACHINE, tiny
 from tests.test_branch import branched, ran
 
 STEPS = 9
@@ -113,6 +114,38 @@ def braked(tmp_path_factory, cache) -> Run:
 def test_a_wrong_condition_is_a_sentence_with_its_path(field, text, sentence):
     with pytest.raises(ScenarioError, match=sentence):
         with_brake(**{"when": "web.synthetic_share > 0.4", field: text})
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ("naive.kept_human > 4", "trainers have no kept_human, which is a metric of policies"),
+        ("naive.suspect_human > 4", "a metric of curators"),
+        ("naive.flagged_share > 4", "a metric of instruments"),
+        ("naive.w2 > 4", "w2 is not measured of models of text documents"),
+        ("web.held_out_overlap > 0", r"never measured in this scenario; add a table \[measure.overlap\]"),
+        ("web.crawl_refused_share > 0", "set web.types.NAME.refuses"),
+        ("naive.next_token_l1 > 0", "set measure.contexts"),
+        ("naive.distinct_2 < 0.4", "list its kind in measure.texts"),
+        ("naive.accuracy_topic < 0.4", "list its task in measure.downstream"),
+        ("naive.cross_entropy > 4", "set held_out of the source of web.initial"),
+    ],
+)
+def test_a_condition_on_what_is_never_measured_is_refused(condition, reason):
+    unmeasured = {"measure__texts": ["repetition"], "measure__contexts": 0, "sources__language__held_out": 0}
+    with pytest.raises(ScenarioError, match=rf"policies\.brake\.when: .*{reason}"):
+        tiny(**unmeasured, policies__brake={"kind": "oracle", "when": condition})
+
+
+def test_a_condition_on_what_is_measured_later_or_always_is_allowed(finished, braked):
+    change = {"at": 2, "set": {"measure.contexts": 3}}
+    tiny(measure__contexts=0, changes=[change], policies__brake={"kind": "oracle", "when": "naive.next_token_l1 > 0"})
+    for run in (finished, braked):
+        trained = run.metrics.filter(pl.col("scope").is_in(["trainer", "training_set"]) & (pl.col("step") > 0))
+        for metric in trained["metric"].unique():
+            assert unmeasured(run.scenario, Comparison("a", None, metric, ">", 0.0)) == ""
+        for metric in run.metrics.filter((pl.col("scope") == "web") & (pl.col("step") > 0))["metric"].unique():
+            assert unmeasured(run.scenario, Comparison("web", None, metric, ">", 0.0)) == ""
 
 
 def test_a_condition_that_ends_what_never_began_is_refused():

@@ -65,7 +65,10 @@ def draft(name: str, chosen: ChosenSource, survey: Survey, preset: str | None = 
         )
     sizes = _sizes(survey)
     words = round(survey.words * sizes["initial"] / survey.documents)
-    model, why = _model(words) if preset is None else (preset, f"{preset}, as asked for")
+    suited, why = _model(words)
+    model = preset or suited
+    if model != suited:
+        why = f"as asked for; {suited} would suit the amount of text, since {why}"
     family = _family(model)
     quality, about_quality = _quality(survey)
     text = _ENVIRONMENT.get_template("scenario.toml").render(

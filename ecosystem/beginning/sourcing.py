@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ _COMPRESSION = re.compile("(" + "|".join(map(re.escape, COMPRESSED)) + ")$")
 _GLOB = re.compile(r"[*?\[]")
 _TRIED = 200  # documents that are read to see where documents end, and lines to find the column
 _SHORT_FILE = 1500  # words; a folder of files of at most so many words holds one document a file
+_NAME = "texts"  # of the source, in errors that are worded for files
 _FEWEST = 20  # documents between blank lines, for blank lines to end documents
 
 
@@ -41,10 +43,22 @@ class ChosenSource:
     fields: dict[str, Any]
     notes: list[str]
     base: Path
+    place: Path
 
-    def texts(self) -> Iterable[str | None]:
+    def texts(self) -> Iterator[str | None]:
         """Yield the stored texts; None: missing."""
-        return self.source.read("texts", self.base)
+        with _named(self.place):
+            yield from self.source.read(_NAME, self.base)
+
+
+@contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Name the place that the user gave in errors, in place of a source that no file has."""
+    try:
+        yield
+    except DataError as error:
+        own = f"sources.{_NAME}"
+        raise DataError(str(error).removeprefix(f"{own}: ").replace(f"{own}.path", str(place))) from None
 
 
 def choose_source(place: Path, base: Path, column: str | None = None) -> ChosenSource:
@@ -53,6 +67,11 @@ def choose_source(place: Path, base: Path, column: str | None = None) -> ChosenS
     ``column`` names the column of the texts (absent: the usual names, or the one with the longest texts). Raises
     DataError if there are no texts in a format that can be read.
     """
+    with _named(place):
+        return _chosen(place, base, column)
+
+
+def _chosen(place: Path, base: Path, column: str | None) -> ChosenSource:
     notes: list[str] = []
     if is_folder(place):
         ending, notes = _ending(place)
@@ -71,7 +90,7 @@ def choose_source(place: Path, base: Path, column: str | None = None) -> ChosenS
         fields["split"], note = _split(fields, files, base)
         notes.append(note)
         source = _source(fields)
-    return ChosenSource(source, fields, notes, base)
+    return ChosenSource(source, fields, notes, base, place)
 
 
 def holds_texts(folder: Path) -> bool:
@@ -159,7 +178,7 @@ def _split(fields: dict[str, Any], files: list[Path], base: Path) -> tuple[str, 
     """Return where documents of plain text end, and why."""
 
     def lengths(split: str, most: int = _TRIED) -> list[int]:
-        texts = _source({**fields, "split": split}).read("texts", base)
+        texts = _source({**fields, "split": split}).read(_NAME, base)
         return [len(text.split()) for text in islice(texts, most) if text and text.strip()]
 
     if len(files) >= _FEWEST and median(lengths("file")) <= _SHORT_FILE:

@@ -226,7 +226,7 @@ def _about_law(docstring: str | None, source: Source) -> str:
     return about
 
 
-def harness(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> str:
+def harness(place: Path, folder: Path, trainer: str | None, step: str | None, before: str) -> str:
     """Write downstream tasks for lm-evaluation-harness to ``folder``; return the command that runs them.
 
     ``place`` is a scenario file or a run folder. With ``trainer``, the model of a run's trainer after ``step`` is
@@ -246,7 +246,8 @@ def harness(place: Path, folder: Path, trainer: str | None, step: int | None, be
     names = write_harness({kind: test for kind, (_, test) in examples.items()}, folder, before)
     model = "CHECKPOINT"
     if run is not None and trainer is not None:
-        model = str(run.save_model(trainer, folder / "model", step))
+        number = None if step is None else run.step_number(step, f"--step {step}")
+        model = str(run.save_model(trainer, folder / "model", number))
     return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
 
 

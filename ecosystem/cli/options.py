@@ -239,26 +239,28 @@ def _shorthand(context: click.Context, _: click.Parameter, names: tuple[str, ...
     return ("tensorboard", *names) if context.params.pop("tensorboard", False) else names
 
 
+FOLLOWING = [
+    click.option(
+        "--tensorboard",
+        is_flag=True,
+        is_eager=True,
+        help="Write live curves to the folder tensorboard of each run: tensorboard --logdir outputs.",
+    ),
+    click.option(
+        "--callback",
+        "callbacks",
+        multiple=True,
+        metavar="NAME",
+        callback=_shorthand,
+        help="Call what follows each run, such as mlflow or wandb, at every step; repeatable.",
+    ),
+    NOTIFY,
+]
+
+
 def following_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what follows a run: --tensorboard, --callback and --notify."""
-    options = [
-        click.option(
-            "--tensorboard",
-            is_flag=True,
-            is_eager=True,
-            help="Write live curves to the folder tensorboard of the run: tensorboard --logdir outputs.",
-        ),
-        click.option(
-            "--callback",
-            "callbacks",
-            multiple=True,
-            metavar="NAME",
-            callback=_shorthand,
-            help="Call what follows the run, such as mlflow or wandb, at every step; repeatable.",
-        ),
-        NOTIFY,
-    ]
-    for option in reversed(options):
+    for option in reversed(FOLLOWING):
         command = option(command)
     return command
 
@@ -333,7 +335,7 @@ def many_runs_options(command: Callable[..., None]) -> Callable[..., None]:
         CACHE,
         SET,
         OUT_OF_RUNS,
-        NOTIFY,
+        *FOLLOWING,
         SUMMARY,
         QUIET,
     ]

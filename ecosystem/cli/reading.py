@@ -20,6 +20,9 @@ from ecosystem.cli.options import (
 if TYPE_CHECKING:
     import polars as pl
 
+    from ecosystem.runs.run import Run
+
+OR_DATE = ", or with a calendar its date, such as 2024-03"
 LISTED = [
     *(
         "scenarios",
@@ -87,27 +90,44 @@ def schema(what: str, into: Path | None) -> None:
 
 @click.command()
 @click.argument("place", metavar="RUN", type=Place())
-@click.option("--step", type=int, help="Step of publication (default: the last).")
+@click.option("--step", metavar="STEP", help=f"Step of publication{OR_DATE} (default: the last).")
 @click.option(
     "--author", help="Author: a trainer (naive/0), a population (naive), a writer (writers/people/0) or initial."
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number of documents to print."
 )
-def show(place: Path | str, step: int | None, author: str | None, limit: int) -> None:
+def show(place: Path | str, step: str | None, author: str | None, limit: int) -> None:
     """Print documents published at a step of a run."""
     from ecosystem.cli.show import published
     from ecosystem.runs.run import Run
 
-    click.echo(published(Run.open(run_folder(place)), step, author, limit))
+    run = Run.open(run_folder(place))
+    click.echo(published(run, _number(run, step, "--step"), author, limit))
+
+
+@click.command()
+@click.argument("places", metavar="RUN…", nargs=-1, required=True, type=Place())
+def cite(places: tuple[Path | str, ...]) -> None:
+    """Print a BibTeX entry for each run, with its Merkle root.
+
+    The root is a hash over the hashes of all files of the run; `ecosystem check RUN` compares the files with them and
+    prints the root. The entry has no author: add those of the run.
+
+    Example: ecosystem cite outputs/smoke-0123456789ab/1 > run.bib
+    """
+    from ecosystem.runs.citation import bibtex
+    from ecosystem.runs.run import Run
+
+    click.echo("\n".join(bibtex(Run.open(run_folder(place))) for place in places), nl=False)
 
 
 @click.command()
 @click.argument("place", metavar="RUN", type=Place())
 @click.argument("document", type=click.IntRange(min=0))
-@click.option("--step", type=click.IntRange(min=1), help="Show only models fitted at this step (default: all).")
+@click.option("--step", metavar="STEP", help=f"Show only models fitted at this step{OR_DATE} (default: all).")
 @JSON
-def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -> None:
+def lineage(place: Path | str, document: int, step: str | None, as_json: bool) -> None:
     """Trace a document of a run back to people.
 
     DOCUMENT is the id of a document, as printed by `ecosystem show`. It is traced through the training sets of models.
@@ -115,7 +135,8 @@ def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -
     from ecosystem.cli.show import traced
     from ecosystem.runs.run import Run
 
-    click.echo(traced(Run.open(run_folder(place)), document, step, as_json=as_json))
+    run = Run.open(run_folder(place))
+    click.echo(traced(run, document, _number(run, step, "--step"), as_json=as_json))
 
 
 @click.command()
@@ -141,7 +162,11 @@ def lineage(place: Path | str, document: int, step: int | None, as_json: bool) -
     help="TOML file with new policies, as tables [policies.NAME].",
 )
 @click.option(
-    "--at", "step", type=click.IntRange(min=0), help="Step after which the web is audited (default: the last)."
+    "--at",
+    "--step",
+    "step",
+    metavar="STEP",
+    help=f"Step after which the web is audited{OR_DATE} (default: the last).",
 )
 @click.option(
     "--all", "everything", is_flag=True, help="Include documents that were retired or refused at publication."
@@ -159,7 +184,7 @@ def audit(
     names: tuple[str, ...],
     settings: tuple[str, ...],
     policies: Path | None,
-    step: int | None,
+    step: str | None,
     everything: bool,
     reader: str,
     column: str | None,
@@ -182,13 +207,14 @@ def audit(
     from ecosystem.runs.run import Run
 
     values = ({} if policies is None else audits.read_policies(policies)) | read_values(settings)
-    files = isinstance(place, Path) and _is_plain(place)
+    files = isinstance(place, Path) and not (place / "scenario.toml").exists() and _is_plain(place)
     if files:
         results = _audit_files(Path(place), names, values, column, label, step is None and not everything, reader)
     else:
         _require_no_columns(place, column, label)
         run = Run.open(run_folder(place))
-        results = audits.audit(run, names, values, step=step, everything=everything, reader=reader)
+        at = _number(run, step, "--at")
+        results = audits.audit(run, names, values, step=at, everything=everything, reader=reader)
     if out is not None:
         audits.write(results, out)
     if as_json:
@@ -197,11 +223,17 @@ def audit(
         audits.show(results, str(place) if files else "")
 
 
-def _is_plain(place: Path) -> bool:
-    """Return whether a place is a file or a folder of files, not a run."""
-    from ecosystem.beginning.sourcing import holds_texts
+def _number(run: Run, step: str | None, option: str) -> int | None:
+    """Return the step that a number or a date means; None if there is none."""
+    return None if step is None else run.step_number(step, f"{option} {step}")
 
-    return place.is_file() or (not (place / "scenario.toml").exists() and holds_texts(place))
+
+def _is_plain(place: Path) -> bool:
+    """Return whether a place is meant as a file or a folder of texts: it is no run, and has none below it."""
+    from ecosystem.beginning.sourcing import holds_texts
+    from ecosystem.input_files import is_folder
+
+    return not is_folder(place) or holds_texts(place) or next(place.rglob("scenario.toml"), None) is None
 
 
 def _require_no_columns(place: Path | str, column: str | None, label: str | None) -> None:
@@ -235,7 +267,7 @@ def _audit_files(
 @click.argument("place", metavar="SCENARIO_OR_RUN", type=ScenarioPlace(runs=True), callback=local_only)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--trainer", metavar="NAME", help="Also write the model of this trainer to FOLDER/model; runs only.")
-@click.option("--step", type=click.IntRange(min=0), help="Step of that model (default: the last).")
+@click.option("--step", metavar="STEP", help=f"Step of that model{OR_DATE} (default: the last).")
 @click.option(
     "--before",
     default="<|endoftext|>",
@@ -243,7 +275,7 @@ def _audit_files(
     help="Text before every example: the end-of-text token of the models (</s> for OPT).",
 )
 @CACHE
-def tasks(place: Path, folder: Path, trainer: str | None, step: int | None, before: str) -> None:
+def tasks(place: Path, folder: Path, trainer: str | None, step: str | None, before: str) -> None:
     """Export downstream tasks for lm-evaluation-harness.
 
     The test examples are written to FOLDER, and the command that evaluates a model on them is printed.

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ecosystem.cli.listing import json_schema
 from ecosystem.runs.files import write_atomically
-from ecosystem.scenario.extending import EXTENDS
+from ecosystem.scenario.extending import EXTENDS, WITHOUT
 from ecosystem.scenario.presets import FileKind
 
 FOLDER = "schemas"  # beside shipped files, whose first lines (#:schema) name the schemas in it
@@ -38,6 +38,11 @@ def editor_schema(what: str) -> dict[str, Any]:
         "type": "object",
         "properties": {
             EXTENDS: {"type": "string", "description": "the file that this one extends: a path, or a bundled name"},
+            WITHOUT: {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "dotted paths of what is not taken over from it, such as trainers.naive",
+            },
             **{key: {"description": value.get("description", "")} for key, value in whole["properties"].items()},
         },
         "required": [EXTENDS],

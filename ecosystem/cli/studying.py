@@ -85,7 +85,8 @@ def threshold(
     """
     from ecosystem.runs.callbacks.notify import notified
     from ecosystem.studies.executors.options import ExecutionOptions
-    from ecosystem.studies.frontier import finding, notes, planned_search, run_frontier, summary
+    from ecosystem.studies.frontier import planned_search, run_frontier
+    from ecosystem.studies.frontier_result import finding, notes
     from ecosystem.studies.progress import StudyProgress
     from ecosystem.studies.run_study import listing
     from ecosystem.studies.spec.frontier import Frontier
@@ -100,11 +101,11 @@ def threshold(
         return
     progress = StudyProgress(quiet=quiet, json=as_json)
     with notified(notify, {"name": spec.name}) as outcome, interruptible():
-        result, report = run_frontier(spec, file.parent, execution, progress, out=out)
-        outcome["report"] = report
-    for sentence in [finding(spec, result), *notes(spec, result)]:
+        result = run_frontier(spec, file.parent, execution, progress, out=out)
+        outcome["report"] = result.report
+    for sentence in [finding(spec, result.threshold), *notes(spec, result.threshold)]:
         progress.say(sentence)
-    print_result(summary(spec, result) | {"report": str(report)} if as_json else report)
+    print_result(result.summary() if as_json else result.report)
 
 
 @click.command()

@@ -15,7 +15,8 @@ from ecosystem.fitting.spec.targets import Target
 from ecosystem.runs.remote.places import open_run
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.options import ExecutionOptions
-from ecosystem.studies.run_study import RunPlan, StudyRunner
+from ecosystem.studies.run_plan import RunPlan
+from ecosystem.studies.run_study import StudyRunner
 from ecosystem.types import Floats
 
 

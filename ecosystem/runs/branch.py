@@ -8,8 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ecosystem.calendar import step_at
-from ecosystem.errors import ScenarioError, whole_number
+from ecosystem.errors import ScenarioError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.changes import WHOLE_RUN
 from ecosystem.scenario.scenario import Scenario
@@ -42,15 +41,7 @@ class Branch:
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
-        if isinstance(step, date) or (isinstance(step, str) and not step.isdecimal()):
-            when = step
-            try:
-                step = step_at(when, parent.calendar)
-            except ValueError as error:
-                raise ScenarioError(f"{parent.path}@{when}: {error}.") from None
-            if step < 0 and parent.calendar is not None:
-                raise ScenarioError(f"{parent.path}@{when}: {when} is before the opening, {parent.calendar.start}.")
-        step = whole_number(step, f"{parent.path}: step")
+        step = parent.step_number(step, f"{parent.path}@{step}")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
         parent.store.require(step, weights=False)

@@ -212,7 +212,7 @@ def changed_input(
     for name, source in scenario.sources.items():
         if isinstance(source, EndlessSource) or name not in environment["sources"]:
             continue
-        key = json.dumps([name, str(base), source.plain()], sort_keys=True), streams.seed
+        key = json.dumps([name, str(base), source.defining()], sort_keys=True), streams.seed
         with contextlib.suppress(EcosystemError):
             if key not in digests:
                 digests[key] = source.open(name, streams, base).digest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import polars as pl
 
-from ecosystem.calendar import Calendar
+from ecosystem.calendar import Calendar, step_at
 from ecosystem.corpus.graph_files import read_graph
 from ecosystem.errors import EcosystemError, ScenarioError, StoreError, nearest, path_argument, path_of, whole_number
 from ecosystem.input_files import is_folder
@@ -26,6 +27,7 @@ from ecosystem.runs.records import CHARTS, DIGESTS, DRAWN, is_altered, read_dige
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import STATED
 
 _LISTED = 5  # at most, of files that do not belong to a run
 
@@ -59,7 +61,11 @@ class Run:
         folder = path_of(path, "Run", "folder")
         if not (folder / "scenario.toml").is_file():
             inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
-            hint = f" Did you mean {' or '.join(inside)}?" if inside else ""
+            hint = (
+                f" Did you mean {' or '.join(inside)}?"
+                if inside
+                else " `ecosystem list runs` lists those below outputs."
+            )
             if is_url_as_path(path):
                 hint = " Runs at a URL are read by check, report, show, lineage and audit only; copy it here first."
             raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
@@ -78,6 +84,19 @@ class Run:
         """Former name of :attr:`last_step`."""
         return self.last_step
 
+    def step_number(self, when: int | str | date, called: str) -> int:
+        """Return the step that a number or a date ("2024-03-01", "2024-03") means, which may not be committed.
+
+        Errors are ScenarioErrors and begin with ``called``.
+        """
+        try:
+            step = step_at(when, self.calendar) if isinstance(when, str | date) else whole_number(when, "step")
+        except (ValueError, EcosystemError) as error:
+            raise ScenarioError(f"{called}: {str(error).removesuffix('.')}.") from None
+        if step < 0 and self.calendar is not None:
+            raise ScenarioError(f"{called}: {when} is before the opening, {self.calendar.start}.")
+        return step
+
     @cached_property
     def scenario(self) -> Scenario:
         """The scenario that was run, with presets and defaults filled in."""
@@ -89,11 +108,18 @@ class Run:
             require_plugins(self.path, self.environment)
             raise
 
-    def update_theory(self, scenario: Scenario) -> bool:
-        """Store the closed forms of ``scenario``, on which no number depends; return whether they differed."""
-        if scenario.theory == self.scenario.theory:
+    def update_notes(self, scenario: Scenario) -> bool:
+        """Store what no number depends on: closed forms, and licences and descriptions of sources.
+
+        ``scenario`` has the new ones. Returns whether any differed.
+        """
+        sources = {
+            name: source.model_copy(update={key: getattr(scenario.sources[name], key) for key in STATED})
+            for name, source in self.scenario.sources.items()
+        }
+        updated = self.scenario.model_copy(update={"theory": scenario.theory, "sources": sources})
+        if updated == self.scenario:
             return False
-        updated = self.scenario.model_copy(update={"theory": scenario.theory})
         with self.store.lock():
             self.store.write("scenario.toml", updated.to_toml().encode())
         self.__dict__.pop("scenario", None)

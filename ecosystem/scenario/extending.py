@@ -1,7 +1,8 @@
 """Read a file that extends another: ``extends = "finite_web.toml"`` at its top, with the keys that differ.
 
 Tables are merged, and all other values replaced. An entry of sources, models or policies whose kind or preset differs
-replaces the other one as a whole, since the fields of one kind have no meaning for another.
+replaces the other one as a whole, since the fields of one kind have no meaning for another. ``without`` beside
+``extends`` lists what is not taken over.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecosystem.errors import ScenarioError
+from ecosystem.errors import ScenarioError, nearest
 from ecosystem.input_files import InputFiles, expanded
 from ecosystem.scenario.presets import named_file, read_toml
 
-EXTENDS = "extends"
+EXTENDS, WITHOUT = "extends", "without"
 _DEFINING = ("kind", "preset")
 _KINDS = ("sources", "models", "policies")
-_PATHS = re.compile(r"sources\.[^.]+\.(path|dataset)|models\.[^.]+\.(init|tokenizer)|web\.path")
+_PATHS = re.compile(
+    r"sources\.[^.]+\.(path|dataset)|models\.[^.]+\.(init|tokenizer)|web\.path"
+    r"|base|worlds\.posterior|scenario|targets"  # of studies, searches and fits
+)
 _PROBLEM = re.compile(r"([\w-]+(?:\.[\w-]+)*)(: .*)", re.DOTALL)
 
 
@@ -57,8 +61,12 @@ def read_file(file: Path, chain: tuple[Path, ...] = ()) -> FileValues:
     """Read a TOML file and the files that it extends; raise ScenarioError if one is missing, or they form a cycle."""
     own = read_toml(file)
     if EXTENDS not in own:
+        if WITHOUT in own:
+            raise ScenarioError(
+                f"{file}: {WITHOUT}: removes entries of the file that {EXTENDS} names, but this file extends none."
+            )
         return FileValues(own, [(file, own)])
-    name = own.pop(EXTENDS)
+    name, removed = own.pop(EXTENDS), own.pop(WITHOUT, [])
     if not isinstance(name, str) or not name:
         raise ScenarioError(
             f"{file}: {EXTENDS}: give the path of one file, or the name of a bundled one, in quotes, not {name!r}."
@@ -72,8 +80,14 @@ def read_file(file: Path, chain: tuple[Path, ...] = ()) -> FileValues:
         cycle = " -> ".join(map(str, [*chain, parent]))
         raise ScenarioError(f"{file}: {EXTENDS}: files extend each other in a cycle ({cycle}); remove one of the keys.")
     base = read_file(parent, chain)
-    moved = _moved(base, parent.parent, file.parent)
-    return FileValues(merged(moved, own), [(file, own), *base.layers])
+    if not isinstance(removed, list) or not all(isinstance(path, str) and path for path in removed):
+        raise ScenarioError(f'{file}: {WITHOUT}: give a list of dotted paths, such as ["trainers.naive"].')
+    for path in removed:
+        if problem := _not_there(base, path):
+            raise ScenarioError(f"{file}: {WITHOUT}: {parent} has no {path}{problem}.")
+    moved = _without(_moved(base, parent.parent, file.parent), removed)
+    layers = [(layer, _without(values, removed)) for layer, values in base.layers]
+    return FileValues(merged(moved, own), [(file, own), *layers])
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -86,6 +100,29 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...
         else:
             values[key] = value
     return values
+
+
+def _without(values: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Return values without those at dotted paths, where there are such; a key may itself have dots."""
+    kept = {}
+    for key, value in values.items():
+        if key not in paths:
+            inner = [path.removeprefix(f"{key}.") for path in paths if path.startswith(f"{key}.")]
+            kept[key] = _without(value, inner) if inner and isinstance(value, Mapping) else value
+    return kept
+
+
+def _not_there(values: Mapping[str, Any], path: str, before: str = "") -> str:
+    """Return the end of a sentence that says why values have nothing to remove at a dotted path; "" if they have."""
+    if path in values:
+        return ""
+    for key, value in values.items():
+        if path.startswith(f"{key}."):
+            if isinstance(value, Mapping):
+                return _not_there(value, path.removeprefix(f"{key}."), f"{before}{key}.")
+            return f": {before}{key} holds no names; remove all of it, or set it anew"
+    where = f"in [{before.removesuffix('.')}]" if before else "at its top"
+    return f"{nearest(path.partition('.')[0], values)}; {where} it has {', '.join(values) or 'nothing'}"
 
 
 def _replaces(inner: Mapping[str, Any], value: Mapping[str, Any], path: tuple[str, ...]) -> bool:

@@ -18,7 +18,11 @@ def read_toml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ScenarioError(f"{file}: there is no such file{_similar_scenarios(file)}.") from None
     except IsADirectoryError:
-        raise ScenarioError(f"{file}: is a folder, not a scenario file.") from None
+        if (file / "scenario.toml").exists():
+            way = "is the folder of a run; to resume it, give the file that began it; see also: ecosystem report, view"
+        else:
+            way = f"is a folder, not a scenario file; to write one for texts in it: ecosystem new NAME --text {file}"
+        raise ScenarioError(f"{file}: {way}.") from None
     except UnicodeDecodeError as error:
         raise ScenarioError(
             f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."

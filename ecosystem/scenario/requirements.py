@@ -11,6 +11,7 @@ from ecosystem.metrics.conditions import Condition, same_values
 from ecosystem.policies.base import Policy
 from ecosystem.scenario.entries.people import WriterSpec
 from ecosystem.scenario.entries.trainers import TrainerSpec
+from ecosystem.scenario.measured import unmeasured
 from ecosystem.scenario.tables import ScenarioTables
 
 _ENTRIES = {
@@ -81,7 +82,8 @@ def conditions(s: ScenarioTables, path: str, policy: Policy) -> list[str]:
         except ScenarioError as error:
             problems.append(f"{path}.{field}: {error}")
     for field, condition in parsed.items():
-        wrong = [problem for part in condition.comparisons() if (problem := part.problem(populations))]
+        parts = condition.comparisons()
+        wrong = [problem for part in parts if (problem := part.problem(populations) or unmeasured(s, part))]
         problems += [f"{path}.{field}: {problem}" for problem in wrong]
     if len(parsed) == 2 and (value := same_values(parsed["when"], parsed["ends_when"])):
         metric = next(parsed["when"].comparisons()).name

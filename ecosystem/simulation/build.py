@@ -90,6 +90,7 @@ def build_state(
     ``parts`` are the tokens of a batch that models compute at once, where they are not the model's own choice. Models
     are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are incompatible.
     """
+    progress("reading of the sources", 0, 0)
     for model in scenario.models.values():
         model.prepare(device)
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
@@ -17,8 +17,7 @@ from ecosystem.formats import number
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.plugins import load_plugins
 from ecosystem.report import charts, publish
-from ecosystem.report.charts import ChartLabels
-from ecosystem.report.html import Figure, Table
+from ecosystem.report.html import Figure, Source, Table
 from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
@@ -28,25 +27,28 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import Truth
 from ecosystem.streams import Streams
 from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions
+from ecosystem.studies.frontier_result import (
+    CHART,
+    FrontierResult,
+    crossing_chart,
+    finding,
+    means,
+    notes,
+    summary,
+    tried_values,
+)
 from ecosystem.studies.progress import StudyProgress
 from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import TRAINING, training_rows, untrained, write_table
-from ecosystem.studies.run_study import RunPlan, StudyRunner, finished, study_folder
+from ecosystem.studies.run_plan import RunPlan
+from ecosystem.studies.run_study import StudyRunner, finished, study_folder
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.measure import course_of, value_of
-from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold, most_values, search
 from ecosystem.theory.laws import predict
 from ecosystem.types import Floats
 
 _GRID = 2001  # values of the lever at which the closed form is evaluated
-
-
-class FrontierResult(NamedTuple):
-    """The result of a frontier; it can be unpacked: ``threshold, report = ecosystem.frontier(file)``."""
-
-    threshold: Threshold
-    report: Path
 
 
 def frontier(
@@ -96,10 +98,9 @@ def run_frontier(
             untrained=dict(sorted(runs.untrained.items())),
         )
         store.write("frontier.json", json.dumps(summary(frontier, threshold), indent=1).encode())
-        rows = [(x, seed, y) for x, ys in threshold.tried.items() for seed, y in zip(frontier.seeds, ys, strict=True)]
-        write_table(store, "tried", pl.DataFrame(rows, schema=["value", "seed", "measure"], orient="row"))
+        write_table(store, "tried", tried_values(frontier, threshold))
         report = _write_report(frontier, threshold, store)
-    return FrontierResult(threshold, report)
+    return FrontierResult(threshold, report, frontier)
 
 
 def planned_search(frontier: Frontier, base: Path, out: str) -> tuple[list[dict[str, Any]], int]:
@@ -189,116 +190,22 @@ def predicted_threshold(frontier: Frontier, scenario: Scenario, base: Path) -> f
     return float(frontier.range.at(float(shares[first] + shares[first + 1]) / 2))
 
 
-def summary(frontier: Frontier, threshold: Threshold) -> dict[str, Any]:
-    """Return a machine-readable summary, for ``frontier.json`` and ``--json``."""
-    return {
-        "frontier": frontier.plain(),
-        "threshold": threshold.value,
-        "interval": [threshold.low, threshold.high],
-        "closed_form": threshold.predicted,
-        "rising": threshold.rising,
-        "values_tried": len(threshold.tried),
-        "untrained": {f"{x:g}": trainers for x, trainers in threshold.untrained.items()},
-    }
-
-
-def finding(frontier: Frontier, threshold: Threshold) -> str:
-    """Describe the threshold, its interval, and whether the interval contains the closed form."""
-    means = [float(y.mean()) for y in threshold.tried.values()]
-    name = frontier.measure.name
-    if threshold.value is None:
-        changes = {True: "rises", False: "falls", None: "goes"}[threshold.rising]
-        noise = ", no significant change (5 %)," if threshold.rising is None else ""
-        return (
-            f"{name} {changes} from {means[0]:.4g} to {means[-1]:.4g}{noise} between {frontier.path} = "
-            f"{frontier.range.low:g} and {frontier.range.high:g}, and does not cross {frontier.limit:g}; "
-            f"{_outside(frontier, threshold)}."
-        )
-    beyond = [
-        f"{end:.4g}"
-        for end, edge in ((threshold.low, frontier.range.at(0.0)), (threshold.high, frontier.range.at(1.0)))
-        if end == edge
-    ]
-    open_end = f" and perhaps beyond {' and '.join(beyond)}" if beyond else ""
-    sentence = (
-        f"{name} crosses {frontier.limit:g} at {frontier.path} = {threshold.value:.4g} (95 % interval "
-        f"{threshold.low:.4g} to {threshold.high:.4g}{open_end}; {len(frontier.seeds)} seeds at each of "
-        f"{len(threshold.tried)} values)."
-    )
-    if threshold.predicted is None:
-        return sentence
-    inside = "inside" if threshold.low <= threshold.predicted <= threshold.high else "outside"
-    return f"{sentence} The closed form predicts {threshold.predicted:.4g}, {inside} the interval."
-
-
-def _outside(frontier: Frontier, threshold: Threshold) -> str:
-    """State where the threshold may be if the mean does not cross the limit within the range."""
-    if threshold.low == threshold.high:
-        return "the threshold is outside this range"
-    nearest = min(threshold.tried, key=lambda x: abs(float(threshold.tried[x].mean()) - frontier.limit))
-    return (
-        f"at {nearest:g} it does not differ significantly (5 %) from the limit, so the threshold may be there or "
-        "outside this range"
-    )
-
-
-def untrained_note(frontier: Frontier, threshold: Threshold) -> str:
-    """State at which values trainers had nothing to train on; "" if there are none."""
-    if not threshold.untrained:
-        return ""
-    values = "; ".join(f"{x:g} ({trainers})" for x, trainers in threshold.untrained.items())
-    return (
-        f"Trainers had nothing to train on at {frontier.path} = {values}; the measure at these values is that of "
-        "their previous models."
-    )
-
-
-def notes(frontier: Frontier, threshold: Threshold) -> list[str]:
-    """Return what a reader must know of the search: which values were not tried, and where trainers did not train."""
-    whole = [f"Only whole numbers of {frontier.path} were tried."] if frontier.range.whole else []
-    return whole + [note for note in [untrained_note(frontier, threshold)] if note]
-
-
 def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Path:
-    rows = [
-        {"value": x, "measure": i.mean, "low": i.low, "high": i.high}
-        for x, i in ((x, mean_interval(y)) for x, y in threshold.tried.items())
-    ]
+    rows = means(threshold)
     table = Table(
         [frontier.path, frontier.measure.name, "95 % interval", *(f"seed {seed}" for seed in frontier.seeds)],
         [
             [f"{r['value']:g}", number(r["measure"], 4), f"{number(r['low'], 4)} to {number(r['high'], 4)}"]
             + [number(float(y), 4) for y in threshold.tried[r["value"]]]
-            for r in rows
+            for r in rows.iter_rows(named=True)
         ],
     )
-    specs = {"frontier": charts.specification(_chart(frontier, threshold, pl.DataFrame(rows)))}
+    specs = {CHART: charts.specification(crossing_chart(frontier, threshold))}
     context = {
         "title": frontier.name,
         "description": frontier.description,
         "findings": " ".join(filter(None, [finding(frontier, threshold), *notes(frontier, threshold)])),
-        "figure": Figure.of("frontier", specs["frontier"], full=True),
+        "figure": Figure.of(CHART, specs[CHART], Source(store.folder.name), full=True),
         "table": table,
     }
     return publish(store, "frontier.html", context, specs, 0, PAGES)
-
-
-def _chart(frontier: Frontier, threshold: Threshold, rows: pl.DataFrame) -> Any:
-    since = f", change since step {frontier.since}" if frontier.since is not None else ""
-    labels = ChartLabels(
-        f"{frontier.measure.name}{since}",
-        f"mean over {len(frontier.seeds)} seeds with 95 % interval at every value tried; shaded: interval of the "
-        "threshold",
-        frontier.measure.axis,
-        ".3~g",
-    )
-    marks = {"threshold": threshold.value, "closed form": threshold.predicted}
-    return charts.crossing(
-        rows,
-        frontier.limit,
-        (threshold.low, threshold.high) if threshold.value is not None else None,
-        {name: x for name, x in marks.items() if x is not None},
-        labels,
-        frontier.path,
-        log=frontier.range.scale == "log",
-    )

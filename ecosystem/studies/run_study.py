@@ -12,26 +12,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
-from ecosystem.cache import chosen_cache
-from ecosystem.errors import EcosystemError, FormatError, ScenarioError, StoreError, path_argument, path_of
-from ecosystem.formats import counted
+from ecosystem.errors import EcosystemError, FormatError, StoreError, path_argument, path_of
 from ecosystem.input_files import is_url
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
-from ecosystem.plugins import load_plugins, loaded
-from ecosystem.runs.environment import changed_input
+from ecosystem.plugins import load_plugins
+from ecosystem.runs.callbacks.base import made
+from ecosystem.runs.callbacks.watch import Watch
 from ecosystem.runs.files import require_local_path
-from ecosystem.runs.planning.memory import memory_budget
-from ecosystem.runs.remote.places import last_step, open_run, place_of, upload
+from ecosystem.runs.remote.places import last_step, open_run, upload
 from ecosystem.runs.store import Store
 from ecosystem.scenario.inputs import require_inputs
 from ecosystem.scenario.presets import STUDIES, located
-from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import Engine, Job, JobResult, run_jobs
 from ecosystem.studies.executors.options import ExecutionKeywords, ExecutionOptions, start_engine
 from ecosystem.studies.progress import PlannedRun, StudyProgress
 from ecosystem.studies.results import Results
+from ecosystem.studies.run_plan import RunPlan
 from ecosystem.studies.spec.question import ManyRuns
-from ecosystem.studies.spec.study import Cell, Study
+from ecosystem.studies.spec.study import Study
 from ecosystem.studies.study_result import StudyResult
 
 _PARALLEL_REQUESTS = 16
@@ -145,96 +143,13 @@ def listing(cells: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, f"{len(lines)} runs{distinct}"])
 
 
-class RunPlan:
-    """The planned runs and their jobs; cells with the same scenario share one run."""
-
-    def __init__(self, base: Path, options: ExecutionOptions, out: str) -> None:
-        """Start an empty plan; ``base`` is the folder to which paths in the scenarios are relative."""
-        self._base, self._options = str(base.resolve()), options
-        self._out = out.rstrip("/") if is_url(out) else out
-        self._numbers: dict[str, int] = {}  # place → number of the run
-        self.runs: list[PlannedRun] = []
-        self.jobs: list[Job] = []
-
-    def add_cell(self, cell: Cell, study: Study) -> int:
-        """Add a cell's run, and its parent if that is not a stored run; return the number of its job."""
-        if cell.parent is None:
-            return self.add_run(cell.scenario, cell.label)
-        if study.branch is not None and study.branch.run is not None:
-            return self._add_branch(cell, self._stored_parent(cell.parent, study, study.branch.run))
-        number = self.add_run(cell.parent, f"common history, seed {cell.scenario.seed}")
-        return self._add_branch(cell, self.runs[number].place, number)
-
-    def _add_branch(self, cell: Cell, parent: str, parent_job: int | None = None) -> int:
-        return self.add_run(cell.scenario, cell.label, parent, cell.branch_step, parent_job)
-
-    def _stored_parent(self, scenario: Scenario, study: Study, runs: str) -> str:
-        """Return the stored run of a scenario; raise ScenarioError if it is a run of another scenario."""
-        if is_url(self._out) != is_url(runs) or (is_url(runs) and not runs.startswith(f"{self._out}/")):
-            raise ScenarioError(
-                f"{study.where}: branch.run: {runs} cannot be read from --out {self._out}, where the arms are written. "
-                "Give a folder if --out is a folder, or a URL below --out if that is a URL."
-            )
-        parent = f"{runs.rstrip('/')}/{scenario.seed}"
-        if open_run(parent).scenario.fingerprint() != scenario.fingerprint():
-            raise ScenarioError(
-                f"{study.where}: branch.run: {parent} is a run of another scenario, not of the base of this study "
-                f"(its run is {place_of(scenario, self._out)}); remove branch.run, or correct base and set."
-            )
-        return parent
-
-    def add_run(
-        self, scenario: Scenario, label: str, parent: str = "", branch_step: int = -1, parent_job: int | None = None
-    ) -> int:
-        """Add a run and return the number of its job; of runs at one place, keep the one with most steps.
-
-        ``parent`` is the place of the run to branch from after ``branch_step``, and ``parent_job`` the number of its
-        job if it is part of this plan.
-        """
-        run = PlannedRun(label, place_of(scenario, self._out), scenario.steps, branch_step)
-        job = Job(
-            scenario.to_toml(),
-            self._base,
-            self._out,
-            device=self._options.device,
-            threads=self._options.threads,
-            parent=parent,
-            branch_step=branch_step,
-            parent_job=parent_job,
-            cache=str(chosen_cache(self._options.cache) or ""),
-            memory=memory_budget(self._options.memory),
-            plugins=loaded(),
-        )
-        number = self._numbers.setdefault(run.place, len(self.runs))
-        if number == len(self.runs):
-            self.runs.append(run)
-            self.jobs.append(job)
-        elif run.steps > self.runs[number].steps:
-            self.runs[number], self.jobs[number] = replace(run, label=self.runs[number].label), job
-        return number
-
-    def check_reused(self, numbers: Sequence[int]) -> None:
-        """Raise StoreError if finished runs were made from other files than there are now: a table would mix them."""
-        digests: dict[tuple[str, int], str] = {}
-        changed = []
-        for number in numbers:
-            with suppress(EcosystemError):  # a damaged run is left out of the results, with its error
-                run = open_run(self.runs[number].place)
-                if what := changed_input(run.environment, run.scenario, Path(self._base), digests):
-                    changed.append(f"{self.runs[number].place} (the {what} has changed)")
-        if changed:
-            raise StoreError(
-                f"{counted(len(changed), 'finished run')} cannot be reused, for instance {changed[0]}. Restore what "
-                "has changed, or give another --out to run all again."
-            )
-
-
 class StudyRunner:
     """Executes plans, one after another, with one engine; the end of its ``with`` block stops the engine."""
 
     def __init__(self, options: ExecutionOptions, progress: StudyProgress) -> None:
         self._options, self._progress = options, progress
         self._engine: Engine | None = None
+        self._reported: set[str] = set()  # places of runs that callbacks know
 
     def __enter__(self) -> StudyRunner:
         return self
@@ -254,6 +169,8 @@ class StudyRunner:
         done = finished(plan.runs)
         plan.check_reused([number for number, ended in enumerate(done) if ended])
         missing = [number for number, ended in enumerate(done) if not ended]
+        self._report_finished([run.place for run, ended in zip(plan.runs, done, strict=True) if ended])
+        self._reported.update(run.place for run in plan.runs)
         if not missing:
             return results
         numbers = {number: i for i, number in enumerate(missing)}  # number in the plan → number among the missing
@@ -266,6 +183,14 @@ class StudyRunner:
             for number, result in zip(missing, run_jobs(jobs, self._engine, self._progress.watch), strict=True):
                 results[number] = result
         return results
+
+    def _report_finished(self, places: Sequence[str]) -> None:
+        """Give runs that were finished before to the callbacks, once each; not those in an object store."""
+        for place in places:
+            if self._options.callbacks and not is_url(place) and place not in self._reported:
+                with suppress(EcosystemError):  # a damaged run is left out of the results, with its error
+                    run, callbacks = open_run(place), made(self._options.callbacks)
+                    Watch(callbacks, run.scenario, Path(place), place, run.last_step).end("finished")
 
 
 def _renumbered(job: Job, numbers: dict[int, int]) -> Job:

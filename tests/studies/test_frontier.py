@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 import ecosystem
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
-from ecosystem.studies.frontier import finding, untrained_note
+from ecosystem.studies.frontier_result import finding, untrained_note
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.threshold import Threshold
 from tests.studies.small_study import FRONTIER, WORLD, search
@@ -38,6 +39,14 @@ def test_a_frontier_is_searched_resumed_and_reported(folder: Path) -> None:
     _, again, _ = search(folder)
     assert again.value == threshold.value and times == {p: p.stat().st_mtime_ns for p in times}
     result = ecosystem.frontier(folder / "where.toml", folder / "out", engine="serial", threads=1)
+    assert tuple(result) == (result.threshold, result.report) and finding(frontier, result.threshold) in repr(result)
+    card, spec = result._repr_html_(), result.plot.crossing().to_dict()
+    assert frontier.path in card and str(result.report) in card
+    assert result.plot.names() == ["frontier"] and result.plot["frontier"].to_dict() == spec
+    assert result.plot.dark["frontier"].to_dict() != spec
+    table = result.to_pandas()
+    assert len(table) == 3 * len(threshold.tried) and set(table["seed"]) == set(frontier.seeds)
+    assert pickle.loads(pickle.dumps(result)).report == result.report
     unpacked, page = result
     assert result.threshold is unpacked and unpacked.value == threshold.value and result.report == page == report
 

@@ -22,7 +22,8 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.executors.jobs import run_jobs
 from ecosystem.studies.executors.options import ExecutionOptions
 from ecosystem.studies.progress import StudyProgress
-from ecosystem.studies.run_study import RunPlan, StudyResult, listing, planned, run_study
+from ecosystem.studies.run_plan import RunPlan
+from ecosystem.studies.run_study import StudyResult, listing, planned, run_study
 from ecosystem.studies.spec.frontier import Frontier
 from ecosystem.studies.spec.study import Study
 from tests.studies import small_runs

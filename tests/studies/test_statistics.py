@@ -10,16 +10,8 @@ from scipy import stats
 
 from benchmarks.coverage import coverage
 from ecosystem.errors import DataError
-from ecosystem.studies.statistics import (
-    MOST_SAVED,
-    bootstrap_interval,
-    effects,
-    holm,
-    mean_interval,
-    paired_difference,
-    ranking,
-    welch_interval,
-)
+from ecosystem.metrics.intervals import mean_interval, paired_difference, welch_interval
+from ecosystem.studies.statistics import MOST_SAVED, bootstrap_interval, effects, holm, ranking
 
 RNG = np.random.default_rng(7)
 

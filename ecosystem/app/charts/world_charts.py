@@ -12,8 +12,10 @@ import polars as pl
 from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
+from ecosystem.policies.base import Adder
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
+from ecosystem.report.panels import instruments
 
 SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
@@ -137,7 +139,9 @@ def ledger(view: RunView) -> LiveChart | None:
 
     All steps have the same rows and scale. Returns None if nothing was ever refused or suspected.
     """
-    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    adders = [name for name, policy in view.scenario.policies.items() if isinstance(policy, Adder)]
+    refused = summaries.refusals(view.metrics, "step").filter(~pl.col("what").is_in(adders))  # which refuse nothing
+    refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
     suspected = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, suspected]).sort("step", maintain_order=True)
     if rows.is_empty():
@@ -173,6 +177,21 @@ def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
     for layer in spec["layer"]:
         layer["encoding"]["y"]["scale"] = {"domain": rows}
     fit_height(spec)
+
+
+def instrument(view: RunView, name: str) -> Any:
+    """Draw what an instrument observed, beside the truth; None before its first observation."""
+    return instruments.instrument(view.report_data, name)
+
+
+def has_readers(view: RunView) -> bool:
+    """Return whether it is measured what readers see of the web."""
+    return not view.metrics.filter(pl.col("metric") == "read_synthetic_share", pl.col("scope") == "web").is_empty()
+
+
+def reach(view: RunView) -> Any:
+    """Draw the machine text that readers see beside that of the whole web."""
+    return instruments.reach(view.report_data)
 
 
 class ChartSet:

@@ -46,8 +46,8 @@ class Progress:
 class LiveRun:
     """A world that steps on request.
 
-    Its thread calls ``news`` whenever its state changes. ``progressed`` is called when a step begins and on progress
-    inside it. ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has
+    Its thread calls ``news`` whenever a step ends, and ``progressed`` on progress inside a step that is not quick.
+    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has
     opened) may be read at any time.
     """
 
@@ -66,7 +66,7 @@ class LiveRun:
         self.scenario, self.news, self._progressed = scenario, news, progressed
         self.folder = out
         self.state: State = "opening"
-        self.progress = Progress()
+        self.progress = Progress("loading of the libraries")
         self.error: str | None = None
         self.view: RunView | None = None
         self.seconds = 0.0  # duration of the last step
@@ -116,7 +116,6 @@ class LiveRun:
             self._under_way = max(self.t, 0) + 1
             self.state = "stepping"
             self._asked.set()
-        self._progressed()
         return True
 
     def request(self, step: int) -> None:
@@ -151,18 +150,19 @@ class LiveRun:
             self._resumed.set()
         self.news()
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """Set dotted paths from the next step to begin: a timed change of the scenario.
+    def change(self, values: Mapping[str, Any], at: int = 0) -> None:
+        """Set dotted paths from the next step to begin, or from a later one: a timed change of the scenario.
 
         Raises ScenarioError, and changes nothing, if a value is not allowed or no step will follow.
         """
         with self._asking:
-            if self.state in ("failed", "closed") or self.upcoming > self.scenario.steps:
+            start = max(at, self.upcoming)
+            if self.state in ("failed", "closed") or start > self.scenario.steps:
                 raise ScenarioError(
-                    f"no step of this world will begin after step {self.upcoming - 1}, so a change would have no "
+                    f"no step of this world will begin after step {start - 1}, so a change would have no "
                     "effect; fork it at an earlier step, or Reset."
                 )
-            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
+            self.scenario = self.scenario.forked(start - 1, values, base=self.base, called="this world")
             if self.view is not None:
                 self.view.scenario = self.scenario
         self.news()
@@ -236,12 +236,14 @@ class LiveRun:
             if self.branch is None:
                 steps = self._begin()
                 next(steps)
+                self.progress = Progress("layout of the sites")
+                self._progressed()
                 self._show(RunView(Run.open(self.folder), self.scenario))
             else:  # built at its first step; until then its parent's steps are shown
                 self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
                 started = time.monotonic()
-                self._reported = started + EVERY  # no report from steps of about a second
+                self._reported = started  # no report from quick steps: drawing it would delay them
                 with self._writing:
                     if steps is None:
                         steps = self._begin()
@@ -317,9 +319,10 @@ class LiveRun:
 
     def _report(self, what: str, done: int, total: int) -> None:
         """Record the progress of a step; wait while it is paused, raise Closed if the session was closed."""
+        opens = what != self.progress.what and self.state == "opening"  # few phases, of seconds to minutes
         self.progress = Progress(what, done, total)
-        if total and (now := time.monotonic()) - self._reported > EVERY:
-            self._reported = now
+        if opens or time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             self._progressed()
         self._resumed.wait()
         if self._over():

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from ecosystem.curves import RateCurve, ShareCurve, within
-from ecosystem.spec import Spec
+from ecosystem.spec import PLAIN, Spec, plain_or_table
 from ecosystem.times import InTime, Steps
 from ecosystem.types import Floats, Ints, Share
 
@@ -74,7 +74,7 @@ class AgeSpec(Spec):
     law: Literal["constant", "exponential"] = Field(
         description="exponential: most are young, few are old; constant is what a plain duration means"
     )
-    value: Annotated[float, Field(ge=0), InTime("duration")] | None = Field(None, description="for constant: the age")
+    value: Annotated[float, Field(ge=0), InTime("duration")] | None = plain_or_table("for constant: the age")
     mean: Steps | None = Field(None, description="for exponential: mean age")
 
     @model_validator(mode="before")
@@ -82,7 +82,7 @@ class AgeSpec(Spec):
     def _duration(cls, value: Any) -> Any:
         """Take a plain duration for the age of all documents."""
         if isinstance(value, int | float | str) and not isinstance(value, bool):
-            return {"law": "constant", "value": value}
+            return {"law": "constant", PLAIN: value}
         if not isinstance(value, dict | AgeSpec):
             raise ValueError(f'must be a duration, such as 6 or "6 months", or a table with a law, not {value!r}')
         return value

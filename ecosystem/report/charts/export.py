@@ -7,10 +7,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-import altair as alt
-
 from ecosystem.errors import EcosystemError
-from ecosystem.report.charts.templates import ChartTemplate, vega_lite
+from ecosystem.report.charts.templates import Chart
 from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # shorter than the list of the page, whose look-up is slow
@@ -19,9 +17,9 @@ FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # shorter than the list 
 ADDRESS_SPACE = 66 * 2**30  # bytes; vl-convert 1.9 was measured to reserve 64.3 GiB when it starts
 
 
-def specification(chart: alt.TopLevelMixin | ChartTemplate) -> dict[str, Any]:
-    """Return a chart as plain Vega-Lite, without Altair's default theme; the page has its own."""
-    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, ChartTemplate) else vega_lite(chart)
+def specification(chart: Chart) -> dict[str, Any]:
+    """Return a chart as plain Vega-Lite with its data, without a theme."""
+    return {**chart.spec, "datasets": chart.datasets()}
 
 
 def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:

@@ -99,9 +99,14 @@ class ChartTheme:
 
 @dataclass(frozen=True)
 class ChartLabels:
-    """The texts of a chart: title, subtitle, title of the value axis, and the d3 format of its values."""
+    """The texts of a chart: title, subtitle, title of the value axis, and the d3 format of its values.
+
+    ``error`` and ``members`` say, in tooltips, what bands show and what a mean is over.
+    """
 
     title: str
     subtitle: str
     axis: str
     format: str = ".3f"
+    error: str = "± standard error"
+    members: str = "trainers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,18 +13,25 @@ import polars as pl
 from ecosystem.corpus.schema import TIMINGS, Snapshot, empty
 from ecosystem.formats import visible
 from ecosystem.runs.callbacks.base import Callback, RunEnd, RunStart, Status, StepReport
-from ecosystem.runs.job import Job
 from ecosystem.runs.run import Run
+from ecosystem.scenario.scenario import Scenario
 
 
 class Watch:
     """The callbacks of one call. ``begin`` is called before its first step is reported, ``end`` if ``begin`` was."""
 
-    def __init__(self, callbacks: Sequence[tuple[str, Callback]], job: Job) -> None:
-        """``callbacks``: each with its name (:func:`ecosystem.runs.callbacks.base.made`)."""
-        self._callbacks, self._job = list(callbacks), job
+    def __init__(
+        self, callbacks: Sequence[tuple[str, Callback]], scenario: Scenario, folder: Path, place: str, done: int
+    ) -> None:
+        """``callbacks``: each with its name (:func:`ecosystem.runs.callbacks.base.made`).
+
+        ``folder`` is that of the run on this machine, ``place`` the folder or URL that users know, and ``done`` the
+        last step that exists already, of this run or of the one that it branches from (-1: none).
+        """
+        self._callbacks = list(callbacks)
+        self._scenario, self._folder, self._place = scenario, folder, place
         self._begun = False
-        self._last = job.done
+        self._last = done
 
     def __enter__(self) -> Watch:
         return self
@@ -58,15 +66,15 @@ class Watch:
         if self._begun:
             return
         self._begun = True
-        job, run = self._job, Run(self._job.folder)
+        scenario, run = self._scenario, Run(self._folder)
         start = RunStart(
-            place=job.place,
-            folder=job.folder,
-            name=job.scenario.name,
-            seed=job.scenario.seed,
-            fingerprint=job.scenario.fingerprint(),
-            scenario=job.scenario.plain(),
-            steps=job.scenario.steps,
+            place=self._place,
+            folder=self._folder,
+            name=scenario.name,
+            seed=scenario.seed,
+            fingerprint=scenario.fingerprint(),
+            scenario=scenario.plain(),
+            steps=scenario.steps,
             last=first - 1,
             metrics=run.store.table("metrics", range(first)),
             timings=run.store.timings().filter(pl.col("step") < first),

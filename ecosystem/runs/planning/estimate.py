@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ecosystem.policies.base import Filter
 from ecosystem.policies.filters import FeatureFilter
 from ecosystem.policies.reasons import Rule, first_reason
 from ecosystem.runs.environment import Machine
+from ecosystem.runs.planning.growth import Growth
 from ecosystem.runs.planning.memory import Resources
 from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries.trainers import TrainerSpec
@@ -57,6 +58,8 @@ class Plan:
     seconds_to_pretrain: float  # if the foundations are not cached
     unknown: list[str]  # models of unknown size, not included in ``seconds``
     notes: list[str]  # settings without effect, and measurements that will be missing
+    growth: Growth = field(default_factory=Growth)  # births of sites and links in the steps left
+    sites: int | None = None  # at the opening; None: as many as the file of the graph has, or the run has begun
     dates: str = ""  # of the opening and the last step; "": without a calendar
     placement: str = ""  # workers that compute the models; "": this process
     resources: Resources | None = None  # memory and disk; None: unknown
@@ -118,6 +121,8 @@ class Plan:
             seconds_to_pretrain=foundation,
             unknown=unknown,
             notes=notes,
+            growth=Growth.of(scenario, done),
+            sites=scenario.web.sites if done < 0 else None,
         )
 
     def placed(self, workers: Workers | None) -> Plan:
@@ -156,6 +161,7 @@ class Plan:
                 *([f"  dates      {self.dates}"] if self.dates else []),
                 f"  agents     {', '.join(agents)}",
                 *([f"  placement  {self.placement}"] if self.placement else []),
+                *([f"  sites      {grown}"] if (grown := self.growth.text(self.sites)) else []),
                 f"  documents  {initially}about {self.documents_per_step:,.0f} per step",
                 *([f"  tokens     {pretraining}{tokens}"] if self.tokens_to_train else []),
                 f"  time       {time}",

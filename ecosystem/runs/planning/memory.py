@@ -13,6 +13,7 @@ from ecosystem.errors import EcosystemError
 from ecosystem.families.footprint import LARGE, PART_TOKENS, Footprint
 from ecosystem.formats import format_bytes
 from ecosystem.interpreter import memory_size
+from ecosystem.runs.planning.growth import Growth
 from ecosystem.scenario.scenario import Scenario
 
 Parts = tuple[tuple[str, int], ...]
@@ -206,7 +207,8 @@ def _peak(
 
 def _web(scenario: Scenario) -> int:
     documents = _documents(scenario, 0)
-    return round(_PER_DOCUMENT * documents + _PER_FIRST * min(_FIRST_DOCUMENTS, documents))
+    growth = Growth.of(scenario, 0)
+    return round(_PER_DOCUMENT * documents + _PER_FIRST * min(_FIRST_DOCUMENTS, documents)) + growth.memory
 
 
 def _documents(scenario: Scenario, done: int) -> float:
@@ -234,7 +236,8 @@ def _disk(scenario: Scenario, models: Mapping[str, tuple[Footprint, int]], done:
     tables = documents * _STORED + len(steps) * (candidates * _CANDIDATE + _STEP)
     scratch = _documents(scenario, -1) * _SCRATCH
     published = documents / max(1, len(steps)) * _STORED
-    return round(exact + published + candidates * _CANDIDATE + _STEP), round(weights + tables + scratch)
+    graph = Growth.of(scenario, 0).disk
+    return round(exact + published + candidates * _CANDIDATE + _STEP), round(weights + tables + scratch + graph)
 
 
 def _free(folder: Path) -> int | None:

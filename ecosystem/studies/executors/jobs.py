@@ -23,6 +23,8 @@ from ecosystem.families.base import Progress, silent
 from ecosystem.input_files import is_url
 from ecosystem.plugins import Plugin, load_all
 from ecosystem.runs.branch import Branch
+from ecosystem.runs.callbacks.base import made
+from ecosystem.runs.callbacks.watch import Watch as Followers
 from ecosystem.runs.execute import begin, machine_for
 from ecosystem.runs.planning.memory import require_cpu, resources
 from ecosystem.runs.remote.mirror import Mirror
@@ -51,6 +53,7 @@ class Job:
     cache: str = ""  # folder of foundations and tokenizers; "": the default of the worker
     memory: int | None = None  # bytes for this run, in which the batches of a new one are computed; None: no limit
     plugins: tuple[Plugin, ...] = ()  # files that the kinds of the scenario come from
+    callbacks: tuple[str, ...] = ()  # names of what follows the run
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,14 @@ def run_job(job: Job, progress: Progress = silent) -> str:
         progress=progress,
         branch=branch,
     )
-    with threadpool_limits(machine.threads), closing(steps):  # closing unlocks the folder even if a push fails
-        for _ in steps:
+    last = Store(folder).last()
+    followers = Followers(made(job.callbacks), scenario, folder, place, job.branch_step if last < 0 else last)
+    # Closing unlocks the folder even if a push fails.
+    with followers, threadpool_limits(machine.threads), closing(steps):
+        for snapshot in steps:
             if mirror is not None:
                 mirror.push(folder)
+            followers.step(snapshot)
     if mirror is not None:
         mirror.push(folder)  # the site graph in its final state
         for path in (folder / "weights").glob("*"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 from ecosystem.errors import EcosystemError, nearest, path_argument, whole_number
 from ecosystem.interpreter import cores, require_docstrings, require_threads
 from ecosystem.placement.spec import ADDRESS
+from ecosystem.runs.callbacks.base import made
 from ecosystem.runs.environment import validate_device
 from ecosystem.runs.planning.memory import memory_budget
 from ecosystem.studies.executors.jobs import Engine
@@ -30,6 +31,7 @@ class ExecutionKeywords(TypedDict, total=False):
     gpus: float
     cache: str | Path | None
     memory: str | int | None
+    callbacks: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ExecutionOptions:
     gpus: float = 0.0  # per run, on Ray; may be fractional
     cache: str | Path | None = None  # folder of foundations; None: ECOSYSTEM_CACHE, or the user's cache folder
     memory: str | int | None = None  # of each run, such as "4GB"; None: no limit
+    callbacks: Sequence[str] = ()  # names of what follows each run, such as "tensorboard"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> ExecutionOptions:
@@ -61,6 +64,7 @@ class ExecutionOptions:
         validate_engine(self.engine, self.jobs, self.address, self.gpus)
         validate_device(self.device, self.threads)
         memory_budget(self.memory)
+        require_names(self.callbacks)
         if self.cache is not None:
             path_argument(self.cache, "cache")
 
@@ -77,6 +81,17 @@ def start_engine(options: ExecutionOptions, tick: Callable[[], None] = lambda: N
     from ecosystem.studies.executors.ray import Ray
 
     return Ray(options.jobs, threads, options.address, options.gpus)
+
+
+def require_names(callbacks: Sequence[str]) -> None:
+    """Raise EcosystemError unless these are names of callbacks whose packages are there."""
+    for callback in callbacks:
+        if not isinstance(callback, str):
+            raise EcosystemError(
+                f"callbacks: {callback!r:.80} is no name; runs of studies are computed in other processes, which make "
+                "their own callbacks: give names, such as tensorboard, or register one as an entry point."
+            )
+    made(callbacks)
 
 
 def validate_engine(kind: str, jobs: int | None, address: str | None, gpus: float) -> None:
