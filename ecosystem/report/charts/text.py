@@ -185,8 +185,8 @@ class _Layer:
 
     def _cells(self, rows: Sequence[Row]) -> str:
         """State the cells, or of many the extremes."""
-        x, y, colour = (self.encoding.get(name, {}).get("field") for name in ("x", "y", "color"))
-        if colour is None:
+        x, y, colour = (str(self.encoding.get(name, {}).get("field", "")) for name in ("x", "y", "color"))
+        if not colour:
             return self._lines(rows, self.encoding["x"])
         known = [row for row in rows if row.get(colour) is not None]
         if len(known) > LISTED:
