@@ -66,7 +66,7 @@ class LiveRun:
         self.scenario, self.news, self._progressed = scenario, news, progressed
         self.folder = out
         self.state: State = "opening"
-        self.progress = Progress("loading of the libraries")
+        self.progress = Progress("loading of the libraries" if branch is None else "")
         self.error: str | None = None
         self.view: RunView | None = None
         self.seconds = 0.0  # duration of the last step
@@ -239,6 +239,7 @@ class LiveRun:
                 self.progress = Progress("layout of the sites")
                 self._progressed()
                 self._show(RunView(Run.open(self.folder), self.scenario))
+                self.progress = Progress()
             else:  # built at its first step; until then its parent's steps are shown
                 self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
