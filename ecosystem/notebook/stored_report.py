@@ -28,10 +28,11 @@ class Report(ChartSet):
         try:
             found = _SPECS.search(page.read_text(encoding="utf-8"))
             specs = json.loads(found[1]) if found else None
-        except (OSError, ValueError) as error:
-            raise EcosystemError(
-                f"{page}: this report cannot be read ({error}); name the folder of a report."
-            ) from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise EcosystemError(f"{page} cannot be read ({reason}); name the folder of a report.") from None
+        except ValueError:
+            specs = None
         if not isinstance(specs, dict):
             raise EcosystemError(f"{page} is no report of this version; write it again with the command that made it.")
         self._page, self._stored = page, specs

@@ -6,7 +6,7 @@ const configs = read("configs");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-async function draw(place, mode) {
+async function draw(place, mode, width) {
   const { title, ...spec } = specs[place.dataset.chart]; // the page shows the title itself
   const options = {
     mode: "vega-lite",
@@ -16,8 +16,7 @@ async function draw(place, mode) {
     config: configs[mode],
     tooltip: { theme: mode },
   };
-  const fluid = { width: "container", autosize: { type: "fit-x", contains: "padding" } };
-  place.dataset.mode = mode;
+  const fluid = { width, autosize: { type: "fit-x", contains: "padding" } };
   try {
     await vegaEmbed(place.firstElementChild, { ...spec, ...fluid }, options);
     place.dataset.drawn = "yes";
@@ -27,9 +26,14 @@ async function draw(place, mode) {
   }
 }
 
-async function drawAll(mode = dark.matches ? "dark" : "light", within = document) {
+// Draw the charts that are not hidden, unless they are drawn so already. On paper, half and full width are known.
+async function drawAll({ within = document, paper = false } = {}) {
+  const mode = dark.matches && !paper ? "dark" : "light";
   for (const place of all(".chart", within)) {
-    if (!place.closest("[hidden]") && place.dataset.mode !== mode) await draw(place, mode);
+    const width = paper ? (place.closest(".grid") ? 310 : 640) : "container";
+    if (place.closest("[hidden]") || place.dataset.as === `${mode} ${width}`) continue;
+    place.dataset.as = `${mode} ${width}`;
+    await draw(place, mode, width);
   }
   document.documentElement.dataset.ready = "yes";
 }
@@ -40,7 +44,7 @@ function open(tab) {
     other.setAttribute("aria-selected", String(other === tab));
     document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
   }
-  drawAll(undefined, document.getElementById(tab.getAttribute("aria-controls")));
+  drawAll({ within: document.getElementById(tab.getAttribute("aria-controls")) });
 }
 
 for (const tab of all('[role="tab"]')) {
@@ -60,7 +64,7 @@ for (const box of all(".choice input")) {
   const choose = () => {
     one.hidden = box.checked;
     other.hidden = !box.checked;
-    drawAll(undefined, box.closest(".choice"));
+    drawAll({ within: box.closest(".choice") });
   };
   box.addEventListener("change", choose);
   if (box.checked) choose(); // restored by the browser
@@ -86,7 +90,7 @@ for (const link of all("[data-csv]")) {
   });
 }
 
-for (const button of all(".copy")) {
+for (const button of all("button.copy")) {
   button.addEventListener("click", () => {
     getSelection().selectAllChildren(button.closest("details").querySelector("pre"));
     const copied = document.execCommand("copy"); // the clipboard of navigator asks for permissions
@@ -94,12 +98,12 @@ for (const button of all(".copy")) {
   });
 }
 
-// Paper shows what is folded, in light colours.
+// Paper shows what is folded, in light colours. The charts are drawn at once, before the browser prints.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = all("details.block:not([open])");
   for (const one of folded) one.open = true;
-  drawAll("light");
+  drawAll({ paper: true });
 });
 addEventListener("afterprint", () => {
   for (const one of folded) one.open = false;

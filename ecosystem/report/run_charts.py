@@ -67,6 +67,7 @@ PARAMETERS = (
     "ai_benefit",
     "welfare",
 )
+UNBOUNDED = ("held_out_nll",)  # drawn on a logarithmic axis if they grow without limit
 TITLES = {
     "held_out_nll": "Held-out negative log-likelihood",
     "simpson": "Sum of squared probabilities",
@@ -216,8 +217,16 @@ def parameter(data: RunReportData, metric: str) -> Any:
     names = laws.select("law").unique(maintain_order=True).to_series()
     subtitle = definition.text + (f"; dashed: {', '.join(names)}" if len(names) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
-    labels = ChartLabels(metric_title(metric), subtitle, unit, ".3~g")
-    return charts.over_steps(summaries.means(single), theme, labels, single=single, levels=levels, laws=laws)
+    means = summaries.means(single)
+    log = metric in UNBOUNDED and _spans_decades(single["value"])
+    labels = ChartLabels(metric_title(metric), subtitle, f"{unit} (log scale)" if log else unit, ".3~g")
+    return charts.over_steps(means, theme, labels, single=single, levels=levels, laws=laws, log=log)
+
+
+def _spans_decades(values: pl.Series) -> bool:
+    """Return whether positive values differ more than a thousandfold: a linear axis would show only the largest."""
+    known = values.drop_nulls().filter(values.drop_nulls().is_finite()).to_list()
+    return bool(known) and min(known) > 0 and max(known) > 1000 * min(known)
 
 
 def contamination(data: RunReportData, metric: str) -> Any:

@@ -20,6 +20,7 @@ from ecosystem.report.panels import instruments
 SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
 CROWDED = 400  # above this many sites, draw on a canvas instead of as SVG, without gaps around dots
+REFERENCES = "references"  # a key of qualities: cross-entropy with the untrained and the unigram model
 ROOM = 1.4  # the axis of the ledger, as a multiple of its longest bar
 LEDGER = "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
 
@@ -89,7 +90,9 @@ def qualities(view: RunView) -> dict[str, str]:
     measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality == "text":
         names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
-        return names | ({"change": "Change since the start"} if "cross_entropy" in measured else {})
+        if "cross_entropy" in measured:
+            names |= {"change": "Change since the start", REFERENCES: "Cross-entropy, axis up to the references"}
+        return names
     return {
         metric: run_charts.metric_title(metric)
         for metric in run_charts.parameters(view.report_data)
@@ -101,11 +104,11 @@ def quality(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if view.scenario.modality != "text":
         return run_charts.parameter(view.report_data, metric)
-    return (
-        run_charts.quality_change(view.report_data)
-        if metric == "change"
-        else run_charts.quality(view.report_data, metric)
-    )
+    if metric == "change":
+        return run_charts.quality_change(view.report_data)
+    if metric == REFERENCES:
+        return run_charts.quality(view.report_data, "cross_entropy", references=True)
+    return run_charts.quality(view.report_data, metric)
 
 
 def diversities(view: RunView) -> dict[str, str]:

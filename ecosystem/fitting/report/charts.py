@@ -79,7 +79,7 @@ def _when(frame: pl.DataFrame, calendar: Calendar | None) -> alt.X:
         axis = alt.Axis(format="d", grid=False, tickMinStep=1, labelOverlap=True)
         return alt.X("step:Q", title="step", scale=alt.Scale(zero=False), axis=axis)
     first, last = frame[charts.DATE][0], frame[charts.DATE][-1]
-    margin = timedelta(days=max(3, (last - first).days // 30))
+    margin = timedelta(days=max(40, (last - first).days // 30))
     return charts.dates_axis(first - margin, last + margin, NARROW[0])
 
 

@@ -11,19 +11,29 @@ import polars as pl
 
 from ecosystem.calendar import Calendar
 from ecosystem.report.charts.templates import part
-from ecosystem.report.charts.theme import ChartTheme
+from ecosystem.report.charts.theme import LIGHT, ChartTheme
 
 NAMED_CHANGES = {
     "_early changes": ("left", 5),
     "_late changes": ("right", -5),
 }  # table: alignment and offset of its names
 DATE = "date"  # column with the date of the step
+PATTERNS = ([1, 0], [7, 3], [2, 2], [10, 3, 2, 3])  # of dashes: the first eight populations, the next eight …
 LETTER = 6.5  # maximum width in pixels of a character in the name of a change
 
 
 def colours(theme: ChartTheme) -> alt.Color:
     """Return the colour channel: the position of a population in the theme determines its colour."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
+
+
+def dashes(theme: ChartTheme) -> dict[str, alt.StrokeDash]:
+    """Return the channel that tells populations of one colour apart, where there are more of them than colours."""
+    names, colours_of = list(theme.populations), len(LIGHT.populations)
+    if len(names) <= colours_of:
+        return {}
+    patterns = [PATTERNS[i // colours_of % len(PATTERNS)] for i in range(len(names))]
+    return {"strokeDash": alt.StrokeDash("population:N", scale=alt.Scale(domain=names, range=patterns), legend=None)}
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:
@@ -57,14 +67,25 @@ def _dates_axis(theme: ChartTheme, calendar: Calendar, width: int) -> alt.X:
 
 
 def dates_axis(first: date, last: date, width: int) -> alt.X:
-    """Return an axis of dates, for a column DATE of milliseconds since 1970; labels that would overlap are left out."""
-    years = {first.year, last.year}
+    """Return an axis of dates, for a column DATE of milliseconds since 1970; ticks are at beginnings of months."""
+    ticks = _months(first, last, most=width // 80)
+    one_year = len({day.year for day in (first, last)}) == 1
+    words = "%Y" if all(day.month == 1 for day in ticks) else "%B" if one_year else "%b %Y"
+    own = {"values": [_moment(day) for day in ticks], "format": words} if len(ticks) > 1 else {"tickCount": 4}
     return alt.X(
         f"{DATE}:T",
-        title=str(years.pop()) if len(years) == 1 else None,  # labels of several years have them
+        title=str(first.year) if one_year else None,  # labels of several years have them
         scale=alt.Scale(type="utc", domain=[_moment(first), _moment(last)], nice=False),
-        axis=alt.Axis(tickCount=10 if width > 500 else 5, grid=False, labelFlush=False, labelOverlap=True),
+        axis=alt.Axis(grid=False, labelFlush=False, labelOverlap=True, labelSeparation=8, **own),
     )
+
+
+def _months(first: date, last: date, most: int) -> list[date]:
+    """Return the first days of months, at equal intervals, from one date to another, at most so many."""
+    start, end = (day.year * 12 + day.month - 1 for day in (first, last))
+    months = [n for n in range(start, end + 1) if first <= date(n // 12, n % 12 + 1, 1) <= last]
+    every = next(n for n in (1, 2, 3, 6, *(12 * years for years in range(1, 1000))) if len(months) <= n * most)
+    return [date(n // 12, n % 12 + 1, 1) for n in months if n % every == 0]
 
 
 def _moment(day: date) -> alt.DateTime:

@@ -10,7 +10,7 @@ import altair as alt
 import polars as pl
 
 from ecosystem.report.charts.templates import Chart, Tables, part, vega_lite
-from ecosystem.report.charts.theme import GREYS, HUMAN, LABELLED, NARROW, SYNTHETIC, WIDE, ChartLabels, ChartTheme
+from ecosystem.report.charts.theme import HUMAN, LABELLED, NARROW, SYNTHETIC, WIDE, ChartLabels, ChartTheme
 
 
 def rates(frame: pl.DataFrame, labels: ChartLabels) -> Chart:
@@ -74,7 +74,7 @@ def stacked(
     tooltip = ["phase:N", "population:N", alt.Tooltip("value:Q", title=labels.axis, format=labels.format)]
     legend = alt.Legend(orient="top", title=None)
     hues = alt.Scale(domain=list(theme.populations))  # its range is that of the page's light or dark mode
-    greys = alt.Scale(domain=list(others), range=list(GREYS[: len(others)]))
+    greys = alt.Scale(domain=list(others), range="ordinal")
     tables = Tables()
     layers = [
         tables.chart(name, part)
@@ -126,7 +126,7 @@ def site_graph(nodes: pl.DataFrame, links: pl.DataFrame, labels: ChartLabels, mo
         ring = sites.transform_filter("datum.curated").mark_point(filled=False, opacity=1, strokeWidth=1.6)
         tooltip.append(alt.Tooltip("curated:N", title="curated"))
         # The ring covers its dot, so it carries the tooltip.
-        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#d08a00"), tooltip=tooltip)]
+        outlines = [ring.encode(x=x, y=y, size=area_of, stroke=alt.StrokeValue("#c98200"), tooltip=tooltip)]
     layers = [
         lines.encode(x=x, y=y, x2=alt.X2("x2:Q"), y2=alt.Y2("y2:Q")),
         # Sites without documents have no share; they are drawn below the others.

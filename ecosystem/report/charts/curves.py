@@ -24,12 +24,13 @@ def curves(points: pl.DataFrame, lines: pl.DataFrame, labels: ChartLabels, acros
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format, tickCount=6))
 
+    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=series), title=None, legend=alt.Legend(orient="right"))
     tables = Tables()
     fitted, measured = tables.chart("fitted", lines), tables.chart("measured", points)
     tooltip = [alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=across, format=".3~g"), alt.Tooltip("value:Q")]
     layers = [
         fitted.mark_area(opacity=1, fillOpacity=0.13, clip=True).encode(x=x, y=y("low"), y2="high:Q", color=colour),
-        fitted.mark_line(strokeWidth=1.8).encode(x=x, y=y(), color=colour),
+        fitted.mark_line(strokeWidth=1.8).encode(x=x, y=y(), color=colour, strokeDash=dash),
         measured.mark_circle(size=46, opacity=0.9).encode(x=x, y=y(), color=colour, tooltip=tooltip),
     ]
     return tables.drawn(layers, labels, WIDE[0] - 180, WIDE[1])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import altair as alt
 import polars as pl
@@ -10,6 +11,13 @@ import polars as pl
 from ecosystem.report.charts.axes import colours, span
 from ecosystem.report.charts.templates import Chart, Tables
 from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
+
+_PLACES: dict[str, tuple[Literal["left", "right"], int]] = {  # of the name of a point: alignment, offset in pixels
+    "above right": ("left", -8),
+    "above left": ("right", -8),
+    "below right": ("left", 10),
+    "below left": ("right", 10),
+}
 
 
 def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> Chart:
@@ -81,11 +89,14 @@ def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: 
 
     ``frame``: population (arm), cost, cost_low, cost_high, value, low, high, best (on the frontier).
     """
-    x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=span([*frame["cost_low"], *frame["cost_high"]]), nice=False))
+    reach = span([*frame["cost_low"], *frame["cost_high"]])
+    if frame["cost_low"].min() >= 0:  # type: ignore[operator]
+        reach[0] = max(reach[0], 0.0)
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=reach, nice=False))
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"]]), nice=False, zero=False)
     y = alt.Y("value:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format))
     tables, colour = Tables(), colours(theme)
-    base = tables.chart("arms", frame)
+    base = tables.chart("arms", _placed(frame, reach, scale["domain"]))
     front = base.transform_filter("datum.best").mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
     tooltip = [
         alt.Tooltip("population:N"),
@@ -101,11 +112,28 @@ def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: 
             x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
         ),
         base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip),
-        base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(
-            x=x, y=y, text=alt.Text("population:N"), color=colour
-        ),
     ]
+    for place, (align, dy) in _PLACES.items():
+        names = base.transform_filter(f"datum._place == '{place}'")
+        text = names.mark_text(align=align, dx=9 if align == "left" else -9, dy=dy, fontWeight=500)
+        layers.append(text.encode(x=x, y=y, text=alt.Text("population:N"), color=colour))
     return tables.drawn(layers, labels, *WIDE)
+
+
+def _placed(frame: pl.DataFrame, across: Sequence[float], up: Sequence[float]) -> pl.DataFrame:
+    """Add where the name of each arm goes: inwards, and below its point if there is another point close above."""
+    points = frame.select(
+        (pl.col("cost") - across[0]) / (across[1] - across[0]), pl.col("value") / (up[1] - up[0])
+    ).rows()
+    places = []
+    for i, (x, y) in enumerate(points):
+        near = any(
+            abs(x - other) < 0.15 and 0 <= height - y < 0.08 and (height > y or j < i)
+            for j, (other, height) in enumerate(points)
+            if j != i
+        )
+        places.append(("below" if near else "above") + (" left" if x > 0.75 else " right"))
+    return frame.with_columns(_place=pl.Series(places, dtype=pl.String))
 
 
 def bars(frame: pl.DataFrame, labels: ChartLabels) -> Chart:

@@ -6,9 +6,12 @@ import mmap
 from functools import cache
 from importlib import import_module
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from ecosystem.errors import EcosystemError
+from ecosystem.formats import visible
 from ecosystem.report.charts.templates import Chart
+from ecosystem.report.charts.text import describe
 from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # shorter than the list of the page, whose look-up is slow
@@ -23,11 +26,12 @@ def specification(chart: Chart) -> dict[str, Any]:
 
 
 def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:
-    """Render a specification as (SVG, PNG); the PNG has 1.5 pixels per unit."""
+    """Render a specification as (SVG, PNG); the PNG has 1.5 pixels per unit, and the SVG a description."""
     vl_convert = renderer()
-    config = configuration(scheme) | {"font": FONT_OF_FILES}
+    config = configuration(scheme) | {"font": FONT_OF_FILES, "aria": False}
     svg = vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[])
-    return svg.encode(), vl_convert.svg_to_png(svg, scale=1.5)
+    described = svg.replace("<svg ", f'<svg role="img" aria-label={quoteattr(visible(describe(spec)))} ', 1)
+    return described.encode(), vl_convert.svg_to_png(svg, scale=1.5)
 
 
 @cache

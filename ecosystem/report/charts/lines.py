@@ -14,6 +14,7 @@ from ecosystem.report.charts.axes import (
     change_rules,
     change_tables,
     colours,
+    dashes,
     dated,
     span,
     spread,
@@ -77,12 +78,13 @@ def over_steps(
         drawn.append(single["value"])
     values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
     domain = list(domain) if domain else span(values, log)
-    shown = tables.get("levels")
-    if shown is not None and not reach:
-        inside = pl.col("value").is_between(domain[0], domain[1])
-        labels = replace(labels, subtitle=_with_beyond(labels.subtitle, shown.filter(~inside)))
-        shown = shown.filter(inside)
-    ends = _ends(tables.get("means", frame), tables.get("web"), shown)
+    levels = None
+    if "levels" in tables:
+        inside = pl.lit(True) if reach else pl.col("value").is_between(domain[0], domain[1])
+        tables["levels"] = tables["levels"].with_columns(_shown=inside)
+        levels, beyond = (tables["levels"].filter(shown) for shown in ("_shown", ~pl.col("_shown")))
+        labels = replace(labels, subtitle=_with_beyond(labels.subtitle, beyond))
+    ends = _ends(tables.get("means", frame), tables.get("web"), levels)
     tables |= _names(ends, domain, size[1], log)
     cacheable = replace(theme, populations=tuple(theme.populations), changes=())
     fixed = replace(labels, title="", subtitle="")
@@ -107,7 +109,8 @@ def _lines(
 ) -> dict[str, Any]:
     """Return the template for lines over steps that draws the tables ``names``."""
     x = steps_axis(theme, size[0])
-    scale = alt.Scale(type="log" if log else "linear", domain=[0, 1], nice=False, zero=False)
+    kind: dict[str, Any] = {"type": "log"} if log else {"type": "linear", "zero": False}
+    scale = alt.Scale(domain=[0, 1], nice=False, **kind)
     axis = alt.Axis(format=labels.format, tickCount=5)
     value = alt.Tooltip("value:Q", title=labels.axis, format=labels.format)
 
@@ -116,8 +119,8 @@ def _lines(
 
     layers = change_rules(theme, size[0], names)
     if "levels" in names:
-        # Clipped: levels beyond the axis are in the data, but not drawn.
-        rule = part("levels").mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft", clip=True)
+        shown = part("levels").transform_filter("datum._shown")  # those beyond the axis are in the data only
+        rule = shown.mark_rule(strokeDash=[2, 3], strokeWidth=1.2, style="soft")
         layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("label:N", title="reference"), value]))
     layers += _population_layers(theme, labels, x, y, value, many, names)
     if "web" in names:
@@ -174,7 +177,7 @@ def _population_layers(
         layers.append(base.mark_rule(strokeWidth=5, strokeOpacity=0.25).encode(x=x, y=low, y2=high, color=colour))
     else:
         layers.append(base.mark_area(opacity=1, fillOpacity=0.16).encode(x=x, y=low, y2=high, color=colour))
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour, **dashes(theme)))
     tooltip = [
         alt.Tooltip("population:N"),
         *step_tooltips(theme),

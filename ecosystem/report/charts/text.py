@@ -66,12 +66,14 @@ def describe(spec: Mapping[str, Any]) -> str:
     kind = next((_KINDS[mark] for mark in _KINDS if any(layer.mark == mark for layer in layers)), "Chart")
     if any(layer.encoding.get("x", {}).get("axis", True) is None for layer in layers):
         kind = "Map"
+    elif kind == "Scatter plot" and any(layer.mark == "rule" and "x2" in layer.encoding for layer in layers):
+        kind = "Intervals"
     title = spec.get("title", {})
     sentences = [f"{kind}: {title.get('text', '')}", title.get("subtitle", ""), _axes(layers)]
     for name, rows in spec["datasets"].items():
         own = [layer for layer in layers if layer.table == name and not layer.is_band]
         if own and rows and name[:1] != "_" and name not in _UNSAID:
-            layer = min(own, key=lambda layer: (_MARKS.index(layer.mark), "color" not in layer.encoding))
+            layer = min(own, key=lambda layer: ("color" not in layer.encoding, _MARKS.index(layer.mark)))
             said = _NAMED.get(name, f"{name}: ") + layer.sentence(rows)
             sentences.append(said[:1].upper() + said[1:] if name in ("levels", "laws") else said)
     return " ".join(sentence if sentence[-1] in ".!?" else f"{sentence}." for sentence in sentences if sentence)
@@ -185,9 +187,9 @@ class _Layer:
 
     def _cells(self, rows: Sequence[Row]) -> str:
         """State the cells, or of many the extremes."""
-        x, y, colour = (self.encoding.get(name, {}).get("field") for name in ("x", "y", "color"))
-        if colour is None:
+        if "field" not in self.encoding.get("color", {}):
             return self._lines(rows, self.encoding["x"])
+        x, y, colour = (self.encoding[name]["field"] for name in ("x", "y", "color"))
         known = [row for row in rows if row.get(colour) is not None]
         if len(known) > LISTED:
             known = [pick(known, key=lambda row: row[colour]) for pick in (min, max)]
