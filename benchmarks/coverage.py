@@ -12,7 +12,8 @@ from collections.abc import Callable
 import click
 import numpy as np
 
-from ecosystem.studies.statistics import LEVEL, Interval, bootstrap_interval, mean_interval, welch_interval
+from ecosystem.metrics.intervals import LEVEL, Interval, mean_interval, welch_interval
+from ecosystem.studies.statistics import bootstrap_interval
 from ecosystem.types import Floats
 
 SEEDS = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30)

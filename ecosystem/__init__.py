@@ -18,13 +18,15 @@ Errors that the user can correct are raised as ``ecosystem.EcosystemError``; the
 import typing
 from importlib import import_module
 
-__version__ = "0.1.0"
+from ecosystem.version import __version__ as __version__
+
 __all__ = [
     "EcosystemError",
     "Fit",
     "FitResult",
     "Frontier",
     "FrontierResult",
+    "Report",
     "Run",
     "Scenario",
     "Study",
@@ -45,6 +47,7 @@ _HOME = {
     "FitResult": "ecosystem.fitting.run_fit",
     "Frontier": "ecosystem.studies.spec.frontier",
     "FrontierResult": "ecosystem.studies.frontier_result",
+    "Report": "ecosystem.notebook.stored_report",
     "Run": "ecosystem.notebook.run",
     "Scenario": "ecosystem.scenario.scenario",
     "Study": "ecosystem.studies.spec.study",
@@ -66,6 +69,7 @@ if typing.TYPE_CHECKING:  # the types of what ``__getattr__`` returns
     from ecosystem.fitting.run_fit import FitResult, fit
     from ecosystem.fitting.spec.fit import Fit
     from ecosystem.notebook.run import Run
+    from ecosystem.notebook.stored_report import Report
     from ecosystem.plugins import load_plugin
     from ecosystem.scenario.scenario import Scenario
     from ecosystem.simulation.world import World

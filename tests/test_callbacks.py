@@ -18,7 +18,7 @@ from ecosystem.api import branch, run, run_scenario
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.runs.callbacks import base
-from ecosystem.runs.callbacks.base import curves, made, time_curves
+from ecosystem.runs.callbacks.base import made, metric_curves, time_curves
 from ecosystem.runs.callbacks.notify import exit_at_sigterm, notified
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.progress import RunProgress
@@ -155,7 +155,7 @@ def test_curves_are_finite_and_leave_out_single_sites():
         schema=["step", "scope", "id", "metric", "value", "error"],
         orient="row",
     )
-    assert list(curves(table)) == [(1, "trainer_cross_entropy/naive/0", 2.5)]
+    assert list(metric_curves(table)) == [(1, "trainer_cross_entropy/naive/0", 2.5)]
     times = pl.DataFrame({"step": [1, 1, 2], "phase": ["fit"] * 3, "id": ["a", "b", "a"], "seconds": [1.0, 2.0, 4.0]})
     assert list(time_curves(times)) == [(1, "seconds/fit", 3.0), (2, "seconds/fit", 4.0)]
 
@@ -166,7 +166,7 @@ def require_curves(run):
     events = accumulator.EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     expected = {}
-    for step, tag, value in curves(run.store.table("metrics")):
+    for step, tag, value in metric_curves(run.store.table("metrics")):
         expected.setdefault(tag, []).append((step, pytest.approx(value)))
     drawn = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     times = {tag: points for tag, points in drawn.items() if tag.startswith("seconds/")}
@@ -217,7 +217,7 @@ def test_mlflow_has_every_step_once_after_a_resume(scenario, tmp_path, unreporte
     [found] = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED" and found.data.tags["ecosystem.step"] == "3"
     expected = {}
-    for step, tag, value in curves(whole.store.table("metrics")):
+    for step, tag, value in metric_curves(whole.store.table("metrics")):
         expected.setdefault(tag, []).append((step, value))
     for tag in list(expected)[::20]:
         drawn = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, tag))
@@ -237,7 +237,7 @@ def test_wandb_writes_every_step_once_offline(scenario, tmp_path, unreported, mo
     computed(scenario.override({"steps": 2}), tmp_path, "wandb")
     whole = computed(scenario, tmp_path, "wandb")
     assert [step for step, _ in logged] == [0, 1, 2, 3]
-    expected = {(step, tag): value for step, tag, value in curves(whole.store.table("metrics"))}
+    expected = {(step, tag): value for step, tag, value in metric_curves(whole.store.table("metrics"))}
     written = {(step, tag): value for step, data in logged for tag, value in data.items()}
     assert {key: value for key, value in written.items() if not key[1].startswith("seconds/")} == expected
     assert len(list((whole.path / "wandb").glob("offline-run-*/*.wandb"))) == 2 and other_files(whole.store) == []

@@ -1,6 +1,9 @@
 """Files that come with ecosystem are found by name from any folder, and completed in a shell."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,7 +84,8 @@ def completed(*words):
 
 def test_a_shell_completes_names_runs_and_paths(elsewhere):
     names = completed("run", "finite_")
-    assert ("finite_web", "plain") in names and ("finite_", "file") in names
+    assert names == [("finite_web", "plain")]
+    assert completed("run", "no_name_") == [("no_name_", "file")]  # paths, by the shell
     assert ("papers/vu_gpt2", "plain") in completed("check", "papers/vu")
     assert ("vu_gpt2", "plain") in completed("run", "vu_") and ("vu_gpt2", "plain") not in completed("study", "vu_")
     assert ("remedies", "plain") in completed("study", "rem")
@@ -91,6 +95,31 @@ def test_a_shell_completes_names_runs_and_paths(elsewhere):
     for command in ("show", "report", "view"):
         assert ("outputs/tiny-0123456789ab/1", "plain") in completed(command, "outputs/t")
     assert ("outputs/tiny-0123456789ab/1", "plain") not in completed("run", "outputs/t")
+
+
+def test_paths_that_begin_like_a_name_are_completed_too(elsewhere):
+    (elsewhere / "finite_own").mkdir()
+    (elsewhere / "finite_web.toml").touch()
+    assert completed("run", "finite_") == [(word, "plain") for word in ("finite_web", "finite_own/", "finite_web.toml")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_a_name(elsewhere):
+    """Bash drops words that come before paths, which the other shells keep."""
+    (elsewhere / "ecosystem").write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m ecosystem "$@"\n')
+    (elsewhere / "ecosystem").chmod(0o755)
+    script = """
+        eval "$(_ECOSYSTEM_COMPLETE=bash_source ecosystem)"
+        compopt() { :; }  # there is no line to edit
+        COMP_WORDS=(ecosystem run finite_) COMP_CWORD=2
+        _ecosystem_completion ecosystem && echo "${COMPREPLY[@]}"
+    """
+    place = {"PATH": f"{elsewhere}:{os.environ['PATH']}"}
+    assert (
+        subprocess.run(["bash", "-c", script], env=os.environ | place, capture_output=True, text=True).stdout
+        == "finite_web\n"
+    )
 
 
 def test_all_bundled_files_have_both_names():

@@ -10,6 +10,7 @@ import pytest
 
 from ecosystem.corpus.schema import METRICS
 from ecosystem.metrics.definitions import QUANTILES
+from ecosystem.metrics.intervals import standardised_interval
 from ecosystem.report.data import RunReportData
 from ecosystem.report.panels.profile import in_words
 from ecosystem.report.profile import DEFINITIONS, profile, signals, size_groups, useless
@@ -17,7 +18,6 @@ from ecosystem.report.sections import sections
 from ecosystem.scenario.entries.trainers import ScrapeSpec, TrainerSpec
 from ecosystem.sources.base import Truth
 from ecosystem.studies.report.profile import left
-from ecosystem.studies.statistics import standardised_interval
 from tests.invented_runs import invent, scenario
 
 STEPS = range(1, 13)

@@ -8,9 +8,9 @@ import solara
 
 
 @solara.component
-def Collapsible(title: str, content: Callable[[], None]) -> None:
-    """Show a title that opens and closes the content; text typed in it survives closing."""
-    opened, turn = solara.use_state(False)
+def Collapsible(title: str, content: Callable[[], None], at_first: bool = False) -> None:
+    """Show a title that opens and closes the content, open ``at_first`` or not; text typed in it survives closing."""
+    opened, turn = solara.use_state(at_first)
     created = solara.use_ref(False)
     created.current = created.current or opened
     icon = "mdi-chevron-down" if opened else "mdi-chevron-right"

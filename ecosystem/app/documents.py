@@ -14,7 +14,7 @@ import solara
 import solara.lab
 
 from ecosystem.app.collapsible import Collapsible
-from ecosystem.app.elements import text_element
+from ecosystem.app.elements import framed, text_element
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import number, percent, visible
@@ -104,10 +104,14 @@ TINTS = {"people": HUMAN, "injected": "#4f9d8f", "start": "#c79a3a", "model": SY
 
 
 @solara.component
-def Reading(view: RunView, step: int, last: int) -> None:
-    """Offer the documents of a run; nothing is read before the panel is opened. ``last`` is the run's last step."""
-    with solara.Div(classes=["eco-panel", "eco-reading"]):
-        Collapsible("Reading: what was written, and where it comes from", lambda: Reader(view, step, last))
+def Reading(view: RunView, step: int, last: int, at_first: bool = False) -> None:
+    """Offer the documents of a run; nothing is read before the panel is opened. ``last`` is the run's last step.
+
+    ``at_first``: whether the panel is open.
+    """
+    with framed("reading", "eco-reading"):
+        title = "Reading: what was written, and where it comes from"
+        Collapsible(title, lambda: Reader(view, step, last), at_first)
 
 
 @dataclass(frozen=True)

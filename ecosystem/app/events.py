@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import solara
-from mesa.visualization.utils import force_update, update_counter
+from mesa.visualization.utils import update_counter
 
 
 class Signal:
@@ -33,6 +33,5 @@ def listen(live: bool) -> None:
 
 
 def tell() -> None:
-    """Redraw the page, including Mesa's display of its model."""
+    """Redraw the page."""
     CHANGES.send()
-    force_update()

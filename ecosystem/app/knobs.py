@@ -20,6 +20,12 @@ def knobs_of(scenario: Scenario) -> dict[str, Knob]:
     return {f"knob_{number}": knob for number, knob in enumerate(chosen)}
 
 
+def has_effect(knob: Knob, scenario: Scenario | None) -> bool:
+    """Return whether a knob changes anything in a scenario: a setting of a policy does only where a gate has it."""
+    parts = knob.path.split(".")
+    return scenario is None or parts[0] != "policies" or parts[1] in scenario.enforced_policies()
+
+
 def label(knob: Knob) -> str:
     """Return the label of a knob."""
     return knob.label or knob.path

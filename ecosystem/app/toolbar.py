@@ -20,8 +20,8 @@ KeepTask = BackgroundTask[Path]
 
 
 @solara.component
-def Toolbar(session: SessionModel, number: int, step: int) -> None:
-    """Show the actions on a world, its changes, and its events at a step."""
+def Toolbar(session: SessionModel, number: int, step: int, previewing: bool = False) -> None:
+    """Show the actions on a world, its changes, and its events at a step; ``previewing``: open the preview at first."""
     CHANGES.listen()
     keeping, set_keeping = solara.use_state(None)  # the run being kept
     (refused_step, refusal), refuse = solara.use_state((step, ""))  # why a step cannot be forked
@@ -48,7 +48,8 @@ def Toolbar(session: SessionModel, number: int, step: int) -> None:
                 solara.v.Html(tag="p", children=[line])
         if view is not None:
             title = f"Preview a policy on the web after {view.scenario.step_name(step)}"
-            Collapsible(title, lambda: PolicyPreview(session, view, live_run, step))
+            with solara.v.Html(tag="div", attributes={"data-panel": "preview"}):
+                Collapsible(title, lambda: PolicyPreview(session, view, live_run, step), previewing)
 
 
 def _fork_button(session: SessionModel, number: int, step: int, when: str, refuse: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from ecosystem.cache import cache_folder
 from ecosystem.errors import EcosystemError, each_line
 from ecosystem.formats import format_bytes
 from ecosystem.interpreter import cores, memory_size
+from ecosystem.version import __version__
 
 SHOWN = ("torch", "mesa", "transformers", "tokenizers", "polars", "numpy", "networkx", "altair", "pydantic", "click")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -47,7 +48,7 @@ def examine(out: Path, cache: str | Path | None = None) -> dict[str, Any]:
     devices += ["mps"] if torch.backends.mps.is_available() else []
     kept = cache_folder(cache)
     return {
-        "ecosystem": version("ecosystem"),
+        "ecosystem": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in SHOWN},

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecosystem.beginning.languages import UNSPACED, languages, script
 from ecosystem.corpus.features import features
+from ecosystem.corpus.languages import UNSPACED, languages, script
 from ecosystem.errors import DataError
 from ecosystem.formats import percent
 from ecosystem.policies.duplicates import NearDuplicates

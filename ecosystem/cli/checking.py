@@ -32,7 +32,8 @@ def check(files: tuple[Path | str, ...], variant: str | None, settings: tuple[st
     """Validate files, or verify stored runs.
 
     FILES are scenario, study, frontier and fit files, which are validated but not run, and run folders, or their URLs
-    in an object store, in which every file is compared with its recorded hash. Files that a scenario names (documents,
+    in an object store, in which every file is compared with its recorded hash; the Merkle root, by which a run is cited
+    (`ecosystem cite`), is printed. Files that a scenario names (documents,
     graphs, checkpoints) must exist and be readable. Small files of documents are read and counted. --set applies to
     every file, --variant to scenarios.
     """
@@ -60,6 +61,7 @@ def _lines(file: Path | str, variant: str | None, settings: tuple[str, ...], val
 def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[str]:
     """Return a summary of an intact run folder, and notes; raise EcosystemError otherwise."""
     from ecosystem.errors import ScenarioError
+    from ecosystem.runs.citation import root
     from ecosystem.runs.run import Run
 
     if variant or values:
@@ -67,7 +69,7 @@ def _run(folder: Path, variant: str | None, values: Mapping[str, Any]) -> list[s
     run = Run.open(folder)
     count = run.verify()
     intact = f"intact (steps 0 to {run.last_step}, {count} files match their hashes)"
-    return [intact, *(f"note: {note}" for note in run.notes())]
+    return [intact, f"Merkle root {root(run)}", *(f"note: {note}" for note in run.notes())]
 
 
 def _file(file: Path, variant: str | None, settings: tuple[str, ...]) -> list[str]:

@@ -35,6 +35,7 @@ def run_seeds(
     run_one: Callable[[int], dict[str, Any]], seeds: list[int], out: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Run a scenario with every seed and write one report over them; return a summary."""
+    from ecosystem.report.over_seeds import folder_over_seeds
     from ecosystem.runs.run import Run
     from ecosystem.studies.comparison.groups import Group
     from ecosystem.studies.comparison.page import Comparison, write
@@ -46,10 +47,33 @@ def run_seeds(
     runs = tuple(Run.open(summary["run"]) for summary in summaries)
     scenario = runs[0].scenario
     comparison = Comparison.of([Group(scenario.name, runs)])
-    folder = out / "seeds" / f"{scenario.name}-{scenario.fingerprint()}"
-    report = write(comparison, folder, f"{scenario.name}, {len(seeds)} seeds")
+    folder = folder_over_seeds(out / f"{scenario.name}-{scenario.fingerprint()}")
+    report = write(comparison, folder, scenario.name)
     say(comparison.text())
     return {"report": str(report), "runs": [summary["run"] for summary in summaries], **comparison.plain()}
+
+
+def holds_seeds(place: Path) -> bool:
+    """Return whether a folder is no run, but holds those of a scenario, one for each seed."""
+    inside = (file.parent.name for file in place.glob("*/scenario.toml"))
+    return not (place / "scenario.toml").exists() and any(name.isdecimal() for name in inside)
+
+
+def report_over_seeds(place: Path) -> Path:
+    """Write the report over all seeds in the folder of a scenario, ``OUT/NAME-HASH``; return the path of the page."""
+    from ecosystem.errors import EcosystemError
+    from ecosystem.report.over_seeds import folder_over_seeds
+    from ecosystem.studies.comparison.groups import groups_of, open_runs
+    from ecosystem.studies.comparison.page import Comparison, write
+
+    runs = open_runs([place])
+    for run in runs:
+        run.verify_tables()
+    groups = groups_of(runs)
+    if len(groups) > 1:
+        names = ", ".join(str(group.runs[0].path) for group in groups)
+        raise EcosystemError(f"{place}: holds runs of several scenarios ({names}); name the folder of one.")
+    return write(Comparison.of(groups), folder_over_seeds(place), groups[0].scenario.name)
 
 
 @click.command()

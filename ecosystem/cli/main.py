@@ -17,7 +17,15 @@ import click
 from ecosystem.cli import beginning, checking, comparing, reading, running, studying
 from ecosystem.cli.options import PLUGIN
 from ecosystem.interpreter import require_docstrings
+from ecosystem.version import __version__
 
+SECTIONS = {
+    "Begin": (beginning.new, beginning.doctor, reading.list_, checking.check, reading.schema),
+    "Run": (running.run, running.branch, running.view, running.report),
+    "Many runs": (studying.study, studying.threshold, studying.fit, comparing.compare, comparing.prune),
+    "Look into a run": (reading.show, reading.lineage, reading.audit, reading.tasks, reading.cite),
+    "Theory": (running.validate,),
+}
 LESS_MEMORY = "Use smaller models, counts or batches; committed steps are kept."
 
 
@@ -90,6 +98,15 @@ def _errors_of_the_system() -> Iterator[None]:
 class _Commands(click.Group):
     """The commands; output that cannot be written ends one with a message."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in the order in which a new user needs them."""
+        width = max(len(str(command.name)) for commands in SECTIONS.values() for command in commands)
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(f"{command.name:{width}}", command.get_short_help_str(60)) for command in commands]
+                )
+
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         """Read the arguments; ``--help`` and ``--version`` print here."""
         with _errors_of_the_system():
@@ -103,7 +120,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ecosystem")
+@click.version_option(__version__, prog_name="ecosystem")
 def cli() -> None:
     """Simulate model collapse on a web shared by people and language models.
 
@@ -111,26 +128,7 @@ def cli() -> None:
     """
 
 
-for _command in (
-    beginning.new,
-    beginning.doctor,
-    running.run,
-    checking.check,
-    running.view,
-    running.report,
-    running.branch,
-    running.validate,
-    studying.study,
-    studying.threshold,
-    studying.fit,
-    comparing.compare,
-    comparing.prune,
-    reading.audit,
-    reading.lineage,
-    reading.list_,
-    reading.schema,
-    reading.show,
-    reading.tasks,
-):
-    cli.add_command(PLUGIN(_command))
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        cli.add_command(PLUGIN(_command))
 cli.add_command(studying.FRONTIER, "frontier")

@@ -95,7 +95,7 @@ class Place(click.Path):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete the folders of runs below ``outputs``, and paths."""
-        return [*_completed(_runs(), incomplete), *super().shell_complete(ctx, param, incomplete)]
+        return _completed(_runs(), incomplete) or super().shell_complete(ctx, param, incomplete)
 
 
 class ScenarioPlace(Place):
@@ -122,12 +122,20 @@ class ScenarioPlace(Place):
             for name, file in bundled_files().items()
             if ("/" in name) == ("/" in incomplete) and self._prefer in ("", file.parent.name)
         }
-        places = [*_completed(names, incomplete), *(_completed(_runs(), incomplete) if self._runs else [])]
-        return [*places, *click.Path.shell_complete(self, ctx, param, incomplete)]
+        words = [*names, *(_runs() if self._runs else [])]
+        return _completed(words, incomplete) or click.Path.shell_complete(self, ctx, param, incomplete)
 
 
 def _completed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(word) for word in sorted(words) if word.startswith(incomplete)]
+    """Return the words that begin with ``incomplete`` and the paths that do, or nothing if no word does.
+
+    The shell completes paths if there is no word. Bash takes either its own paths or our words, hence both as words.
+    """
+    found = sorted(word for word in words if word.startswith(incomplete))
+    beginning = Path(incomplete + "?")  # keeps a slash at the end
+    paths = beginning.parent.iterdir() if found and beginning.parent.is_dir() else ()
+    shown = [f"{path.as_posix()}/" if path.is_dir() else path.as_posix() for path in sorted(paths)]
+    return [CompletionItem(word) for word in dict.fromkeys([*found, *shown]) if word.startswith(incomplete)]
 
 
 def _runs() -> list[str]:

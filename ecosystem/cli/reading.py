@@ -72,8 +72,10 @@ def schema(what: str, into: Path | None) -> None:
     """Print the JSON Schema of a file format.
 
     The schema of scenario files is the default. Editors such as VS Code with Even Better TOML (Taplo) use it to
-    complete and check a file whose first line is `#:schema PATH`. Shipped files name schemas in the folder
-    scenarios/schemas: `ecosystem schema --into scenarios/schemas` makes it.
+    complete and check a file whose first line is `#:schema PATH`. Those in the folder schemas beside the shipped
+    scenarios have the kinds of ecosystem; the ones that this command writes have those of installed plug-ins too.
+
+    Example: ecosystem schema --into schemas
     """
     import json
 
@@ -102,6 +104,22 @@ def show(place: Path | str, step: str | None, author: str | None, limit: int) ->
 
     run = Run.open(run_folder(place))
     click.echo(published(run, _number(run, step, "--step"), author, limit))
+
+
+@click.command()
+@click.argument("places", metavar="RUN…", nargs=-1, required=True, type=Place())
+def cite(places: tuple[Path | str, ...]) -> None:
+    """Print a BibTeX entry for each run, with its Merkle root.
+
+    The root is a hash over the hashes of all files of the run; `ecosystem check RUN` compares the files with them and
+    prints the root. The entry has no author: add those of the run.
+
+    Example: ecosystem cite outputs/smoke-0123456789ab/1 > run.bib
+    """
+    from ecosystem.runs.citation import bibtex
+    from ecosystem.runs.run import Run
+
+    click.echo("\n".join(bibtex(Run.open(run_folder(place))) for place in places), nl=False)
 
 
 @click.command()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ecosystem.cli.comparing import run_seeds, seeds_of
+from ecosystem.cli.comparing import holds_seeds, report_over_seeds, run_seeds, seeds_of
 from ecosystem.cli.options import (
     CACHE,
     DEVICE,
@@ -229,12 +230,16 @@ def report(runs: tuple[Path | str, ...]) -> None:
     """Rewrite the reports of runs.
 
     The runs may be unfinished, and in an object store (RUNS are folders or URLs). All tables of a run are compared with
-    their recorded hashes first. The path of each report is printed.
+    their recorded hashes first. For a folder that holds the seeds of one scenario (OUT/NAME-FINGERPRINT), the report
+    over its seeds is written, to OUT/seeds. The path of each report is printed.
     """
     from ecosystem.report import write_report
     from ecosystem.runs.run import Run
 
     for place in runs:
+        if isinstance(place, Path) and holds_seeds(place):
+            click.echo(report_over_seeds(place))
+            continue
         run = Run.open(run_folder(place))
         run.verify_tables()
         written = write_report(run)
@@ -250,7 +255,6 @@ def report(runs: tuple[Path | str, ...]) -> None:
     "places",
     metavar="SCENARIO | RUN [RUN]",
     nargs=-1,
-    required=True,
     type=ScenarioPlace(runs=True),
     callback=local_only,
 )
@@ -286,6 +290,14 @@ def report(runs: tuple[Path | str, ...]) -> None:
 @click.option(
     "--advance", type=click.IntRange(min=0), default=0, help="Steps that a live world makes as soon as it has opened."
 )
+@click.option("--teach", is_flag=True, help="Show the stories for a class on model collapse.")
+@click.option(
+    "--story",
+    "own",
+    metavar="NAME|FILE",
+    multiple=True,
+    help="Show this story: one that comes with ecosystem or a file of your own; repeatable.",
+)
 def view(
     places: tuple[Path, ...],
     variant: str | None,
@@ -300,41 +312,38 @@ def view(
     no_browser: bool,
     embed: bool,
     advance: int,
+    teach: bool,
+    own: tuple[str, ...],
 ) -> None:
     """Open the interactive page.
 
     A scenario is shown as a live world, a run folder step by step, and two run folders side by side. --variant, --set,
-    --seed and --steps apply to scenarios only.
+    --seed and --steps apply to scenarios only. --teach leads a class through worlds of its own, scene by scene.
     """
     import webbrowser
 
     from ecosystem.app.server import serve
     from ecosystem.app.worlds.session_model import SessionConfig
-    from ecosystem.errors import ScenarioError
-    from ecosystem.input_files import is_folder
     from ecosystem.placement.spec import IGNORED_BY_PAGE
     from ecosystem.runs.environment import Machine
     from ecosystem.runs.files import require_local_path
     from ecosystem.runs.run import Run
 
     require_local_path(out)
-    live = [place for place in places if not is_folder(place)]
-    if live and len(places) > 1:
-        names = " ".join(map(str, places))
-        raise ScenarioError(f"{names}: give one scenario file, one run folder, or two run folders to compare.")
-    if not live and len(places) > 2:
-        raise ScenarioError(f"{len(places)} run folders: at most two can be compared.")
-    if not live and (settings or variant or seed is not None or steps is not None):
-        raise ScenarioError(
-            f"{places[0]}: --set, --variant, --seed and --steps apply to scenarios, not to stored runs."
-        )
+    live = _live(places, bool(settings or variant or seed is not None or steps is not None), teach or bool(own))
+    stories: tuple[Any, ...] = ()
+    if teach or own:
+        from ecosystem.app.teaching.story import bundled, load
+
+        stories = tuple(map(load, [*(bundled() if teach else ()), *own]))
     spec = read_scenario(places[0], variant, settings, seed, steps) if live else None
     if spec is not None and spec.placement is not None:
         click.echo(f"note: {IGNORED_BY_PAGE}.", err=True)
     for place in places if not live else ():
         _ = Run.open(place).scenario
     base = places[0].parent if live else Path()
-    config = SessionConfig(places if not live else (), spec, base, Machine.choose(device, threads), out, advance)
+    machine = Machine.choose(device, threads)
+    config = SessionConfig(places if not live else (), spec, base, machine, out, advance, stories)
 
     def ready(address: str) -> None:
         click.echo(f"{address}  (Ctrl-C to quit)")
@@ -342,3 +351,25 @@ def view(
             webbrowser.open(address)
 
     serve(config, host, port, ready, embed=embed)
+
+
+def _live(places: Sequence[Path], settings: bool, teaching: bool) -> list[Path]:
+    """Return the scenarios among the places of a page; raise ScenarioError if it cannot show all that was given."""
+    from ecosystem.errors import ScenarioError
+    from ecosystem.input_files import is_folder
+
+    if teaching and (places or settings):
+        raise ScenarioError("--teach and --story: stories have worlds of their own; give no scenario, run or setting.")
+    if not teaching and not places:
+        raise ScenarioError("give a scenario, a run folder, two to compare, or --teach for the stories.")
+    live = [place for place in places if not is_folder(place)]
+    if live and len(places) > 1:
+        names = " ".join(map(str, places))
+        raise ScenarioError(f"{names}: give one scenario file, one run folder, or two run folders to compare.")
+    if not live and len(places) > 2:
+        raise ScenarioError(f"{len(places)} run folders: at most two can be compared.")
+    if not live and settings and places:
+        raise ScenarioError(
+            f"{places[0]}: --set, --variant, --seed and --steps apply to scenarios, not to stored runs."
+        )
+    return live

@@ -36,13 +36,14 @@ class RunPlots(ChartSet):
         self._read: tuple[int, RunReportData] | None = None  # with the last step that it includes
         self._report: tuple[int, Mapping[str, dict[str, Any]]] | None = None
 
-    def quality(self, metric: str = "cross_entropy") -> ChartType:
-        """Draw how well each population predicts held-out human text, with an untrained and a counting model beside it.
+    def quality(self, metric: str = "cross_entropy", *, references: bool = False) -> ChartType:
+        """Draw how well each population predicts held-out human text.
 
-        ``metric``: ``cross_entropy``, ``perplexity``, ``bits_per_byte`` or ``excess_nats``.
+        ``metric``: ``cross_entropy``, ``perplexity``, ``bits_per_byte`` or ``excess_nats``. ``references``: let the
+        axis reach to an untrained and to a counting model, which squeezes the curves if these are far worse.
         """
         _require(metric, run_charts.QUALITY)
-        return self._drawn(run_charts.quality(self._data, metric), metric)
+        return self._drawn(run_charts.quality(self._data, metric, references), metric)
 
     def quality_change(self) -> ChartType:
         """Draw the change in cross-entropy of each population since its start, in nats per token."""

@@ -33,6 +33,7 @@ from ecosystem.placement.parts import DividedArrays, Target, Written, renumbered
 from ecosystem.placement.texts import Shared, Table, joined, unpack
 from ecosystem.plugins import Plugin, load_all
 from ecosystem.streams import Streams
+from ecosystem.version import __version__
 
 if TYPE_CHECKING:
     from ecosystem.families.requests import (
@@ -59,8 +60,8 @@ class Process:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that numbers depend on."""
-    found = {}
-    for package in ("ecosystem", "numpy", "polars", "tokenizers", "torch"):
+    found = {"ecosystem": __version__}
+    for package in ("numpy", "polars", "tokenizers", "torch"):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

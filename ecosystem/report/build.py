@@ -11,7 +11,7 @@ import polars as pl
 from jinja2 import Environment
 
 from ecosystem.formats import counted, number, percent
-from ecosystem.report import charts, findings, html, summaries
+from ecosystem.report import charts, findings, html, over_seeds, summaries
 from ecosystem.report.closed_forms import Agreement
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
@@ -49,7 +49,7 @@ class Card:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` and ``charts/<name>.svg`` and ``.png`` to the folder of a run; return the path of the page.
+    """Write ``report.html`` and ``charts/<name>.svg``, ``.png`` and ``.csv`` to a run's folder; return the page's path.
 
     The run may be unfinished. Raises StoreError if the folder cannot be read or written.
     """
@@ -64,6 +64,7 @@ def write_report(run: Run) -> Path:
         "facts": _facts(data),
         "titles": {key: title for key, title in CONTENTS.items() if key == "findings" or key in parts},
         "populations": [tinted(data.populations, name) for name in data.populations],
+        "seeds": over_seeds.link(run),
         "progress": findings.progress(run.last_step, scenario.steps),
         "cards": _cards(data),
         "findings": " ".join(_sentences(data)),
@@ -82,7 +83,7 @@ def publish(
     colours: int,
     pages: Environment = html.PAGES,
 ) -> Path:
-    """Write a page as ``report.html``, and its charts as SVG and PNG files, to ``store``; return the path of the page.
+    """Write a page as ``report.html``, and its charts as SVG, PNG and CSV, to ``store``; return the path of the page.
 
     ``context``: template variables. ``specs``: Vega-Lite specifications by chart name. ``colours``: number of
     populations with a colour.
@@ -90,12 +91,13 @@ def publish(
     files = {}
     for name, spec in specs.items():
         files[f"charts/{name}.svg"], files[f"charts/{name}.png"] = charts.pictures(spec)
+        files[f"charts/{name}.csv"] = charts.csv_of(spec).encode()
     files["report.html"] = html.page(template, context, specs, colours, pages)
     note_digests(store.folder / CHARTS, {f"../{name}": content for name, content in files.items()})
     for name, content in files.items():
         store.write(name, content)
     for path in (store.folder / "charts").glob("*.*"):
-        if path.suffix in (".svg", ".png") and path.stem not in specs:  # left over from an earlier report
+        if path.suffix in (".svg", ".png", ".csv") and path.stem not in specs:  # left over from an earlier report
             path.unlink()
     return store.folder / "report.html"
 

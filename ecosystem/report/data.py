@@ -12,7 +12,7 @@ from ecosystem.calendar import step_name
 from ecosystem.report import charts, closed_forms, profile, summaries
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.closed_forms import Agreement
-from ecosystem.report.html import Figure
+from ecosystem.report.html import Figure, Source
 from ecosystem.report.profile import signals
 from ecosystem.report.summaries import Outcome
 from ecosystem.runs.run import Run
@@ -140,4 +140,5 @@ class RunReportData:
     def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Store a chart by name and return its figure."""
         self.specs[name] = charts.specification(chart)
-        return Figure.of(name, self.specs[name], full=full)
+        folder = "/".join(self.run.path.resolve().parts[-2:])
+        return Figure.of(name, self.specs[name], Source(folder, is_run=True), full=full)

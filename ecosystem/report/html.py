@@ -91,17 +91,41 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """The place of a chart on a page; ``full``: as wide as the page."""
+    """The place of a chart on a page; ``full``: as wide as the page.
+
+    ``text`` describes the chart, and ``code`` is Python that draws it again. ``other`` is the same chart in another
+    form, shown in its place if the reader ticks a box with the label ``choice``.
+    """
 
     name: str
     title: str
     subtitle: str
     full: bool = False
+    text: str = ""
+    code: str = ""
+    other: Figure | None = None
+    choice: str = ""
 
     @classmethod
-    def of(cls, name: str, spec: dict[str, Any], *, full: bool = False) -> Figure:
-        """Create the figure of a chart from its specification."""
-        return cls(name, spec["title"]["text"], spec["title"].get("subtitle", ""), full)
+    def of(cls, name: str, spec: dict[str, Any], source: Source, *, full: bool = False) -> Figure:
+        """Create the figure of a chart from its specification; ``source``: what the page is a report of."""
+        title = spec["title"]
+        return cls(name, title["text"], title.get("subtitle", ""), full, charts.describe(spec), source.code(name))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a page is a report of: the name of its folder, below that in which the code of charts is run."""
+
+    folder: str
+    is_run: bool = False
+
+    def code(self, name: str) -> str:
+        """Return Python that draws the chart ``name`` again."""
+        folder, chart = (json.dumps(text, ensure_ascii=False) for text in (self.folder, name))
+        if self.is_run:
+            return f"import ecosystem\n\nrun = ecosystem.Run({folder})\nrun.plot[{chart}]"
+        return f"import ecosystem\n\nreport = ecosystem.Report({folder})\nreport[{chart}]"
 
 
 def hue(populations: Sequence[str], name: str) -> str:
@@ -152,12 +176,17 @@ def page(
     shell = {
         "policy": policy,
         "style": Markup(style),
-        "configs": embed({"light": charts.configuration(charts.LIGHT), "dark": charts.configuration(charts.DARK)}),
-        "specs": embed({name: _responsive(spec) for name, spec in specs.items()}),
+        "configs": embed({"light": _configuration(charts.LIGHT), "dark": _configuration(charts.DARK)}),
+        "specs": embed(specs),
         "library": Markup(library()),
         "script": Markup(script),
     }
     return render(template, pages, **context, **shell).encode()
+
+
+def _configuration(scheme: charts.Scheme) -> dict[str, Any]:
+    """Return the configuration of charts on pages, which describe a chart as a whole instead of every mark."""
+    return charts.configuration(scheme) | {"aria": False}
 
 
 def _hash(script: str) -> str:
@@ -169,10 +198,4 @@ def _hues(populations: int) -> str:
     light, dark = charts.LIGHT.populations, charts.DARK.populations
     rules = [f".p{i}{{--hue:{light[i]}}}" for i in range(min(populations, len(light)))]
     night = [f".p{i}{{--hue:{dark[i]}}}" for i in range(min(populations, len(dark)))]
-    return f"\n{''.join(rules)}\n@media (prefers-color-scheme: dark){{{''.join(night)}}}\n"
-
-
-def _responsive(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a specification that fills its container and has no title, which the page shows itself."""
-    fluid = {key: value for key, value in spec.items() if key != "title"}
-    return fluid | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    return f"\n{''.join(rules)}\n@media screen and (prefers-color-scheme: dark){{{''.join(night)}}}\n"

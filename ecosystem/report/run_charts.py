@@ -67,6 +67,7 @@ PARAMETERS = (
     "ai_benefit",
     "welfare",
 )
+UNBOUNDED = ("held_out_nll",)  # drawn on a logarithmic axis if they grow without limit
 TITLES = {
     "held_out_nll": "Held-out negative log-likelihood",
     "simpson": "Sum of squared probabilities",
@@ -128,8 +129,12 @@ DOWNSTREAM = {
 _UNCHANGED = pl.DataFrame({"label": ["no change"], "value": [0.0]})
 
 
-def quality(data: RunReportData, metric: str) -> Any:
-    """Draw a metric of QUALITY by population, with the random and the unigram model as reference lines."""
+def quality(data: RunReportData, metric: str, references: bool = False) -> Any:
+    """Draw a metric of QUALITY by population.
+
+    The axis has the range of the curves. The random and the unigram model, far worse than most, are drawn if they
+    are in it and stated in the subtitle otherwise; with ``references``, the axis reaches to both.
+    """
     label, axis, number_format, log = QUALITY[metric]
     single = summaries.from_start(data.metrics, metric, data.started)
     if single.is_empty():
@@ -142,8 +147,21 @@ def quality(data: RunReportData, metric: str) -> Any:
         number_format,
     )
     return charts.over_steps(
-        summaries.means(single), data.theme, labels, single=single, levels=levels, size=charts.WIDE, log=log
+        summaries.means(single),
+        data.theme,
+        labels,
+        single=single,
+        levels=levels,
+        size=charts.WIDE,
+        log=log,
+        reach=references,
     )
+
+
+def quality_with_references(data: RunReportData, metric: str) -> Any:
+    """Draw :func:`quality` with its references; None if it was not measured or has them all anyway."""
+    narrow, wide = quality(data, metric), quality(data, metric, references=True)
+    return None if narrow is None or narrow.spec["title"] == wide.spec["title"] else wide
 
 
 def quality_change(data: RunReportData) -> Any:
@@ -199,8 +217,16 @@ def parameter(data: RunReportData, metric: str) -> Any:
     names = laws.select("law").unique(maintain_order=True).to_series()
     subtitle = definition.text + (f"; dashed: {', '.join(names)}" if len(names) else "")
     levels = pl.DataFrame({"label": ["truth"], "value": [1.0]}) if metric == "variance" else None
-    labels = ChartLabels(metric_title(metric), subtitle, unit, ".3~g")
-    return charts.over_steps(summaries.means(single), theme, labels, single=single, levels=levels, laws=laws)
+    means = summaries.means(single)
+    log = metric in UNBOUNDED and _spans_decades(single["value"])
+    labels = ChartLabels(metric_title(metric), subtitle, f"{unit} (log scale)" if log else unit, ".3~g")
+    return charts.over_steps(means, theme, labels, single=single, levels=levels, laws=laws, log=log)
+
+
+def _spans_decades(values: pl.Series) -> bool:
+    """Return whether positive values differ more than a thousandfold: a linear axis would show only the largest."""
+    known = values.drop_nulls().filter(values.drop_nulls().is_finite()).to_list()
+    return bool(known) and min(known) > 0 and max(known) > 1000 * min(known)
 
 
 def contamination(data: RunReportData, metric: str) -> Any:
@@ -260,7 +286,7 @@ def tails(data: RunReportData) -> dict[str, Any]:
     changes = {metric: summaries.changes(data.metrics, metric, data.started) for metric in BY_FREQUENCY}
     changes = {metric: frame for metric, frame in changes.items() if frame["step"].n_unique() > 1}
     drawn = {}
-    values = [value for frame in changes.values() for value in frame["value"]]
+    values = [value for frame in changes.values() for value in [*frame["value"], *_with_errors(summaries.means(frame))]]
     # Both charts share a scale, so that rare and frequent tokens can be compared by eye.
     margin = 0.12 * (max(values) - min(values)) or 0.1 if values else 0.1
     for metric, frame in changes.items():
@@ -281,6 +307,12 @@ def tails(data: RunReportData) -> dict[str, Any]:
     return drawn
 
 
+def _with_errors(frame: pl.DataFrame) -> list[float]:
+    """Return the ends of the error bars of values (columns value and error)."""
+    error = frame["error"].fill_null(0.0).fill_nan(0.0)
+    return [*(frame["value"] - error), *(frame["value"] + error)]
+
+
 def downstream(data: RunReportData, metric: str, task: str) -> Any:
     """Draw the accuracy on a downstream task; ``metric``: ``accuracy`` (fine-tuned) or ``zero_shot``."""
     single = summaries.members(data.metrics, f"{metric}_{task}")
@@ -291,6 +323,6 @@ def downstream(data: RunReportData, metric: str, task: str) -> Any:
     labels = ChartLabels(
         f"{metric_title(task)}, {condition}", f"{subtitle}; dotted: random weights and guessing", "accuracy", ".0%"
     )
-    values = [*single["value"], *levels["value"]]
+    values = [*_with_errors(summaries.means(single)), *single["value"], *levels["value"]]
     domain = [max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)]
     return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels, domain=domain)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -15,8 +16,19 @@ from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
 from ecosystem.report.html import Cells, Figure, Table, render, tinted
-from ecosystem.report.panels import collapse, distributions, instruments, profile, site_map, site_types, times
+from ecosystem.report.panels import (
+    collapse,
+    contrasts,
+    distributions,
+    instruments,
+    profile,
+    record,
+    site_map,
+    site_types,
+    times,
+)
 from ecosystem.report.panels.documents import samples
+from ecosystem.runs.run import Run
 
 CONTENTS = {
     "findings": "Findings",
@@ -32,6 +44,7 @@ CONTENTS = {
     "texts": "Documents",
     "figures": "Final figures",
     "run": "The run",
+    "record": "For the record",
 }
 OPEN_POPULATIONS = 8  # populations whose documents are shown unfolded
 POLICIES = 24  # above this many rows, the chart of refusals pools populations
@@ -56,7 +69,11 @@ def _quality(data: RunReportData) -> Markup:
     figures = {}
     for metric, (label, *_) in run_charts.QUALITY.items():
         if (chart := run_charts.quality(data, metric)) is not None:
-            figures[label] = data.figure(f"quality_{metric}", chart, full=True)
+            figure = data.figure(f"quality_{metric}", chart, full=True)
+            if (wide := run_charts.quality_with_references(data, metric)) is not None:
+                other = data.figure(f"quality_{metric}_references", wide, full=True)
+                figure = replace(figure, other=other, choice="Show all references")
+            figures[label] = figure
     chart = run_charts.quality_change(data) if figures else None
     change = [] if chart is None else [data.figure("quality_change", chart, full=True)]
     return _section("quality", figures=figures, change=change)
@@ -95,7 +112,7 @@ def _parameter_figures(data: RunReportData) -> Markup:
             predicted = ", ".join(f"{v:.4g}" for v in values) or "–"
             rows.append([run_charts.metric_title(metric), name, plus_minus(value, error, 4), predicted])
     table = Table(["metric", "population", "simulated", "predicted"], rows, left=(0, 1))
-    return _section("figures", "parameter_figures", table=table)
+    return _section("figures", "parameter_figures", table=table, compared=_compared(data))
 
 
 def _contamination(data: RunReportData) -> Markup:
@@ -145,8 +162,8 @@ def _ledger(data: RunReportData) -> Markup:
             refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
         labels = ChartLabels(
             "Refusals by policy and true origin",
-            "share of the documents that reached the policy, over all steps; grey: human, violet: synthetic; "
-            "lines: ± one standard error",
+            "share of the documents that reached the policy, over all steps; upper bars, grey: human; lower bars, "
+            "violet: synthetic; lines: ± one standard error",
             "share refused",
         )
         figure = data.figure("refusals", charts.rates(refused, labels), full=True)
@@ -155,7 +172,8 @@ def _ledger(data: RunReportData) -> Markup:
     if suspected.height:
         labels = ChartLabels(
             "Documents that curators suspected, by true origin",
-            "violet: synthetic documents detected (the rest were missed); grey: human documents wrongly suspected",
+            "upper bars, grey: human documents wrongly suspected; lower bars, violet: synthetic documents detected "
+            "(the rest were missed)",
             "share of the documents reviewed",
         )
         figure = data.figure("detections", charts.rates(suspected, labels), full=True)
@@ -178,7 +196,13 @@ def _samples(data: RunReportData) -> Markup:
 
 
 def _figures(data: RunReportData) -> Markup:
-    return _section("figures", table=tables.final_table(data.metrics, data.outcomes, data.populations))
+    table = tables.final_table(data.metrics, data.outcomes, data.populations)
+    return _section("figures", table=table, compared=_compared(data))
+
+
+def _compared(data: RunReportData) -> Markup:
+    several, base = len(data.populations) > 1, next(iter(data.populations), "")
+    return render("run/contrasts.html", several=several, base=base, contrasts=contrasts.contrasts(data))
 
 
 def _run(data: RunReportData) -> Markup:
@@ -192,10 +216,16 @@ def _run(data: RunReportData) -> Markup:
         costs=tables.costs(run),
         times=[data.figure(name, chart, full=True) for name, chart in times.drawn(data).items() if chart is not None],
         phases=times.table(data),
-        command=tables.command(run),
-        facts=tables.reproduction(run),
-        scenario=(run.path / "scenario.toml").read_text(encoding="utf-8"),
     )
+
+
+def _record(data: RunReportData) -> Markup:
+    return record_section(data)
+
+
+def record_section(data: RunReportData, runs: Sequence[Run] = ()) -> Markup:
+    """Return the section for the record, of one run or of several with other seeds."""
+    return _section("record", **record.record(data, runs))
 
 
 _TEXT = (
@@ -210,8 +240,20 @@ _TEXT = (
     _samples,
     _figures,
     _run,
+    _record,
 )
-_NUMBERS = (_profile, _parameters, _contamination, _instruments, _ledger, _web, _samples, _parameter_figures, _run)
+_NUMBERS = (
+    _profile,
+    _parameters,
+    _contamination,
+    _instruments,
+    _ledger,
+    _web,
+    _samples,
+    _parameter_figures,
+    _run,
+    _record,
+)
 _KEYS = {section: section.__name__.removeprefix("_") for section in (*_TEXT, *_NUMBERS)}
 _KEYS |= {_samples: "texts", _parameter_figures: "figures"}
 

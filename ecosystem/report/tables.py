@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -159,20 +158,15 @@ def command(run: Run) -> str:
 
 
 def reproduction(run: Run) -> dict[str, object]:
-    """Return what the numbers of a run depend on: machine, versions, sources, resumes and branch."""
+    """Return what the numbers of a run depend on besides its scenario and versions: machine, resumes and branch."""
     environment, fork = run.environment, run.store.fork
-    packages = [f"{name} {version}" for name, version in dict(environment.get("packages", {})).items()]
-    sources = [_source(name, source) for name, source in dict(environment.get("sources", {})).items()]
     resumed = [f"after {_step(run, resume.get('after_step'))}" for resume in environment.get("resumed", [])]
     threads = environment.get("threads")
     return {
         "Seed": environment.get("seed", "?"),
         "Device": environment.get("device_name", environment.get("device", "cpu")),
         "Compute threads": threads if threads is not None else "?",
-        "Python": environment.get("python", "?"),
         "Platform": environment.get("platform", "?"),
-        "Packages": ", ".join(packages) or "?",
-        "Sources": "; ".join(sources) or "none",
         "Resumed": ", ".join(resumed) or "never",
         **(
             {}
@@ -186,9 +180,3 @@ def reproduction(run: Run) -> dict[str, object]:
 
 def _step(run: Run, step: object) -> str:
     return run.scenario.step_name(step) if isinstance(step, int) else f"step {step}"
-
-
-def _source(name: str, source: dict[str, Any]) -> str:
-    size = source.get("size")
-    documents = "endless" if size is None else f"{size:,} documents"
-    return f"{name} ({documents}, {str(source.get('digest', ''))[:16]})"

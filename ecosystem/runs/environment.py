@@ -29,11 +29,12 @@ from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.sources.base import EndlessSource, Reservoir
 from ecosystem.streams import Streams
+from ecosystem.version import __version__
 from ecosystem.violations import sentence
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 1024  # systems refuse to start some thousands, in the middle of a library
-PACKAGES = ("ecosystem", "mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
+PACKAGES = ("mesa", "networkx", "numpy", "polars", "tokenizers", "torch", "transformers")
 
 
 _REMEDY = "Restore it from a copy, or start again with --fresh (nothing is deleted)."
@@ -211,7 +212,7 @@ def changed_input(
     for name, source in scenario.sources.items():
         if isinstance(source, EndlessSource) or name not in environment["sources"]:
             continue
-        key = json.dumps([name, str(base), source.plain()], sort_keys=True), streams.seed
+        key = json.dumps([name, str(base), source.defining()], sort_keys=True), streams.seed
         with contextlib.suppress(EcosystemError):
             if key not in digests:
                 digests[key] = source.open(name, streams, base).digest
@@ -284,7 +285,7 @@ def _graph_digest(scenario: Scenario, base: Path) -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    versions = {}
+    versions = {"ecosystem": __version__}  # of this code: the metadata of an editable installation may be older
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -27,6 +27,7 @@ from ecosystem.runs.records import CHARTS, DIGESTS, DRAWN, is_altered, read_dige
 from ecosystem.runs.store import Store
 from ecosystem.scenario.presets import read_toml
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.base import STATED
 
 _LISTED = 5  # at most, of files that do not belong to a run
 
@@ -107,11 +108,18 @@ class Run:
             require_plugins(self.path, self.environment)
             raise
 
-    def update_theory(self, scenario: Scenario) -> bool:
-        """Store the closed forms of ``scenario``, on which no number depends; return whether they differed."""
-        if scenario.theory == self.scenario.theory:
+    def update_notes(self, scenario: Scenario) -> bool:
+        """Store what no number depends on: closed forms, and licences and descriptions of sources.
+
+        ``scenario`` has the new ones. Returns whether any differed.
+        """
+        sources = {
+            name: source.model_copy(update={key: getattr(scenario.sources[name], key) for key in STATED})
+            for name, source in self.scenario.sources.items()
+        }
+        updated = self.scenario.model_copy(update={"theory": scenario.theory, "sources": sources})
+        if updated == self.scenario:
             return False
-        updated = self.scenario.model_copy(update={"theory": scenario.theory})
         with self.store.lock():
             self.store.write("scenario.toml", updated.to_toml().encode())
         self.__dict__.pop("scenario", None)

@@ -167,7 +167,12 @@ class ScenarioTables(Spec):
         return list(dict.fromkeys(name for names in gates for name in names))
 
     def fingerprint(self) -> str:
-        """Return 12 hexadecimal digits that identify the experiment, regardless of name, seed and number of steps."""
+        """Return 12 hexadecimal digits that identify the experiment.
+
+        Names, the seed, the number of steps, and what sources say about themselves do not count.
+        """
         excluded = ("name", "description", "seed", "steps", "theory", "variants", "knobs", "placement")
         data = {k: v for k, v in self.plain().items() if k not in excluded}
+        if self.sources:
+            data["sources"] = {name: source.defining() for name, source in self.sources.items()}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]

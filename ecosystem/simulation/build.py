@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +30,7 @@ from ecosystem.simulation.step import Step, human_drafts
 from ecosystem.simulation.transitions.web_life import home_sites
 from ecosystem.sources.base import Reservoir
 from ecosystem.streams import Streams
+from ecosystem.version import __version__
 
 LARGE = 1 << 18  # initial documents above which an opening is published and stored in batches
 BATCH = 1 << 16  # documents of a batch
@@ -90,6 +90,7 @@ def build_state(
     ``parts`` are the tokens of a batch that models compute at once, where they are not the model's own choice. Models
     are built on first use (``State.cohorts``). Raises DataError if the sources cannot be read or are incompatible.
     """
+    progress("reading of the sources", 0, 0)
     for model in scenario.models.values():
         model.prepare(device)
     reservoirs = {name: source.open(name, streams, base) for name, source in scenario.sources.items()}
@@ -207,7 +208,7 @@ def _publish_initial(state: State, initial: InitialDocuments, first: int, last: 
 def _identity(state: State) -> str:
     """Return the hash of everything that the initial documents depend on."""
     parts = {
-        "version": version("ecosystem"),
+        "version": __version__,
         "scenario": state.scenario.fingerprint(),
         "seed": state.streams.seed,
         "sources": {name: reservoir.digest for name, reservoir in state.reservoirs.items()},

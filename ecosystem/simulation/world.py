@@ -104,6 +104,7 @@ class World(mesa.Model):
         with self.state.clock.phase("foundations"):
             if models:
                 self.state.cohorts.build(scenario.models)
+            self.state.progress("measuring of the references", 0, 0)
             set_references(self.state, initial.sample)
         with self.state.clock.phase("opening"):
             self._opening = open_web(self.state, initial, opening) if documents else Step(0)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,7 @@ from ecosystem.streams import Stream, Streams
 from ecosystem.types import Modality
 
 MAX_ROWS = 1 << 24  # rows that a policy may take from an endless source at a time: 16.8 million
+STATED = ("licence", "description")  # what a source says about itself, on which no number depends
 _PLENTY = 5_000  # documents; no built-in source of a fixed size has many more
 _BLOCKS = 1 << 36  # blocks of that many rows, of which a policy draws one
 
@@ -72,9 +73,18 @@ class Source(Spec):
     labelled: ClassVar[bool] = False  # True: documents carry labels, which are right or wrong
     has_density: ClassVar[bool] = False  # True: vectors whose exact density is known
     has_topics: ClassVar[bool] = False  # True: each document has a topic, the part of the source that contains it
+    shipped: ClassVar[str] = ""  # licence of documents that come with a package; "": those of the user's own
+    language: ClassVar[str] = ""  # language of such documents (ISO 639-1)
 
     held_out: Annotated[float, Field(ge=0)] = Field(
         0.1, description="documents kept for measurement, never published: a share (below 1) or a number (1 or more)"
+    )
+
+    licence: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="licence of the documents, such as CC-BY-4.0, for the data statement of reports"
+    )
+    description: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="what the documents are and where they come from, for the data statement of reports"
     )
 
     @field_validator("held_out")
@@ -83,6 +93,14 @@ class Source(Spec):
         if value > 1 and not float(value).is_integer():
             raise ValueError(f"must be a share below 1 or a whole number of documents, not {value!r}")
         return value
+
+    def defining(self) -> dict[str, Any]:
+        """Return the settings on which the documents depend, as plain data: all but what it states."""
+        return {key: value for key, value in self.plain().items() if key not in STATED}
+
+    def origin(self) -> str:
+        """Return where the documents come from, as written in the scenario; "" if they are made or shipped."""
+        return ""
 
     @property
     def width(self) -> int | None:
@@ -213,7 +231,7 @@ class EndlessReservoir(ABC):
         self.name = name
         self.truth: Truth | None = truth
         self._streams = streams
-        self.digest = hashlib.sha256(repr((sorted(spec.plain().items()), streams.seed, name)).encode()).hexdigest()
+        self.digest = hashlib.sha256(repr((sorted(spec.defining().items()), streams.seed, name)).encode()).hexdigest()
         self.held_out = self.draw(np.arange(int(spec.held_out)), "held_out")
 
     def rows(self, rows: ArrayLike) -> pl.Series:

@@ -212,7 +212,7 @@ class ProcessReservoir:
         return pl.Series("text", texts, dtype=pl.String)
 
     def _fingerprint(self) -> str:
-        total = hashlib.sha256(repr((sorted(self._spec.plain().items()), self._streams.seed, self.name)).encode())
+        total = hashlib.sha256(repr((sorted(self._spec.defining().items()), self._streams.seed, self.name)).encode())
         total.update(" ".join(self.words).encode())
         for array in (self.first, self.successors):
             total.update(np.ascontiguousarray(array, dtype="<i8").tobytes())

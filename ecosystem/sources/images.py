@@ -39,6 +39,7 @@ class Digits(Source):
     """The 1,797 handwritten digits of 8 × 8 pixels in scikit-learn (Alpaydin & Kaynak 1998)."""
 
     modality: ClassVar[Modality] = "vector"
+    shipped: ClassVar[str] = "BSD-3-Clause (part of scikit-learn); from the UCI repository, CC BY 4.0"
 
     @property
     def width(self) -> int:
@@ -73,6 +74,10 @@ class Images(Source):
         None,
         description="value of white; absent: the largest integer of the file's type (255 for 8 bits), or 1 for floats",
     )
+
+    def origin(self) -> str:
+        """Return the path as written in the scenario."""
+        return self.path
 
     @property
     def width(self) -> int | None:

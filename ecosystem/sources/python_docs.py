@@ -48,6 +48,8 @@ class PythonDocs(Source):
     """
 
     has_topics: ClassVar[bool] = True
+    shipped: ClassVar[str] = "PSF License Agreement (the text is part of Python)"
+    language: ClassVar[str] = "en"
 
     min_chars: Annotated[int, Field(ge=1)] = Field(
         40, description="fewest characters of a document; shorter ones are left out"

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import DataError
+from ecosystem.metrics.intervals import Interval, mean_interval, paired_difference
 from ecosystem.studies.results import Results
 from ecosystem.studies.sensitivity import Index, indices
 from ecosystem.studies.spec.measure import Measure
-from ecosystem.studies.statistics import Effect, effects, holm, mean_interval, paired_difference, ranking
+from ecosystem.studies.statistics import Effect, effects, holm, ranking
 from ecosystem.types import Floats
 
 
@@ -29,6 +30,9 @@ class Row:
     effect: float
     low: float
     high: float
+    size: float | None  # Hedges' g of the paired differences; None: see intervals.paired_size
+    size_low: float | None
+    size_high: float | None
     bootstrap_low: float | None  # None: see statistics.bootstrap_interval
     bootstrap_high: float | None
     unpaired_low: float
@@ -53,6 +57,9 @@ class Row:
             effect=effect.paired.mean,
             low=effect.paired.low,
             high=effect.paired.high,
+            size=effect.size.mean if effect.size else None,
+            size_low=effect.size.low if effect.size else None,
+            size_high=effect.size.high if effect.size else None,
             bootstrap_low=effect.bootstrap.low if effect.bootstrap else None,
             bootstrap_high=effect.bootstrap.high if effect.bootstrap else None,
             unpaired_low=effect.unpaired.low,
@@ -64,6 +71,13 @@ class Row:
             p_holm=p_holm,
             training=training,
         )
+
+    @property
+    def effect_size(self) -> Interval | None:
+        """The effect size with its interval; None if there is none."""
+        if self.size is None or self.size_low is None or self.size_high is None:
+            return None
+        return Interval(self.size, self.size_low, self.size_high)
 
     @property
     def significant(self) -> bool:

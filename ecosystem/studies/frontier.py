@@ -17,7 +17,7 @@ from ecosystem.formats import number
 from ecosystem.placement.spec import IGNORED_BY_STUDIES
 from ecosystem.plugins import load_plugins
 from ecosystem.report import charts, publish
-from ecosystem.report.html import Figure, Table
+from ecosystem.report.html import Figure, Source, Table
 from ecosystem.runs.remote.places import open_run
 from ecosystem.runs.run import Run
 from ecosystem.runs.store import Store
@@ -205,7 +205,7 @@ def _write_report(frontier: Frontier, threshold: Threshold, store: Store) -> Pat
         "title": frontier.name,
         "description": frontier.description,
         "findings": " ".join(filter(None, [finding(frontier, threshold), *notes(frontier, threshold)])),
-        "figure": Figure.of(CHART, specs[CHART], full=True),
+        "figure": Figure.of(CHART, specs[CHART], Source(store.folder.name), full=True),
         "table": table,
     }
     return publish(store, "frontier.html", context, specs, 0, PAGES)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ecosystem.cards import Grid, card
+from ecosystem.metrics.intervals import mean_interval
 from ecosystem.notebook.chart_set import ChartSet
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.studies.spec.frontier import Frontier
-from ecosystem.studies.statistics import mean_interval
 from ecosystem.studies.threshold import Threshold
 
 if TYPE_CHECKING:

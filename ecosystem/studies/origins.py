@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.estimates import mean_and_error
+from ecosystem.metrics.intervals import Interval, mean_interval
 from ecosystem.policies.base import Filter
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.studies.law_fit import LOSS, SYNTHETIC_LOSS, FittedLaw, percentiles
-from ecosystem.studies.statistics import Interval, mean_interval
 from ecosystem.theory.wild import compute_gain
 from ecosystem.types import Floats
 

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from ecosystem.metrics.intervals import LEVEL
 from ecosystem.studies.results import Results
-from ecosystem.studies.statistics import LEVEL
 
 
 @dataclass(frozen=True)

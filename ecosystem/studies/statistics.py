@@ -8,43 +8,29 @@ often the intervals cover the true value.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 from scipy import stats
 
 from ecosystem.errors import DataError
+from ecosystem.metrics.intervals import (
+    LEVEL,
+    ROUNDING,
+    Interval,
+    constants_allowed,
+    mean_interval,
+    paired_difference,
+    paired_size,
+    welch_interval,
+)
 from ecosystem.types import Floats
 
-LEVEL = 0.95
 PAIRS = 3  # fewest seeds for a correlation; that of two points is always ±1
 BOOTSTRAP_SEEDS = 5  # fewest seeds for the bootstrap: with 4 it is twice as wide as Student's, with 3 infinite
 MOST_SAVED = 10**15  # largest number of runs saved that is given: a double and a column of whole numbers hold it
 _RESAMPLES = 3999  # so that 2.5 % and 97.5 % are whole ranks
-_ROUNDING = 1e-12  # of the larger value; a smaller difference is that of two orders of summation
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the ends of its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def half(self) -> float:
-        """Half the width of the interval."""
-        return (self.high - self.low) / 2
-
-    @property
-    def significant(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +41,9 @@ class Effect:
     the two arms over seeds. ``saved`` is the number of additional runs that an unpaired comparison would need for the
     standard error of the paired one, at most MOST_SAVED; it is None if the differences do not vary, since no number is
     enough. With fewer than PAIRS seeds, the correlation is NaN and ``saved`` is None. ``bootstrap`` is that of
-    :func:`bootstrap_interval`. ``p`` is from the paired t test; ``holm`` is ``p`` corrected for all comparisons of its
-    family (Holm 1979).
+    :func:`bootstrap_interval`. ``size`` is the effect in standard deviations of the differences
+    (:func:`ecosystem.metrics.intervals.paired_size`). ``p`` is from the paired t test; ``holm`` is ``p`` corrected for
+    all comparisons of its family (Holm 1979).
     """
 
     arm: str
@@ -64,6 +51,7 @@ class Effect:
     seeds: int
     base_mean: float
     paired: Interval
+    size: Interval | None
     bootstrap: Interval | None
     unpaired: Interval
     correlation: float
@@ -104,6 +92,7 @@ def effects(
                 seeds=values.size,
                 base_mean=float(base.mean()),
                 paired=paired,
+                size=paired_size(difference),
                 bootstrap=bootstrap_interval(difference, level, seed),
                 unpaired=unpaired,
                 correlation=float(np.corrcoef(values, base)[0, 1]) if enough_pairs and both_vary else float("nan"),
@@ -114,57 +103,6 @@ def effects(
         )
     corrected = holm([effect.p for effect in comparisons])
     return [replace(effect, holm=p) for effect, p in zip(comparisons, corrected, strict=True)]
-
-
-def paired_difference(a: Floats, b: Floats | float) -> Floats:
-    """Return a [n] minus b [n] without rounding errors, which a test would take for effects.
-
-    Differences that are equal up to rounding become exactly equal, and 0 if they are of rounding size themselves.
-    """
-    difference: Floats = a - b
-    rounding = _ROUNDING * max(float(np.abs(a).max()), float(np.abs(b).max()))
-    if np.ptp(difference) > rounding:
-        return difference
-    return np.full(a.shape, difference[0] if abs(difference[0]) > rounding else 0.0)
-
-
-def mean_interval(x: Floats, level: float = LEVEL) -> Interval:
-    """Return Student's interval of the mean of x [n]."""
-    if np.ptp(x) == 0:  # SciPy's interval would be NaN
-        return Interval(float(x[0]), float(x[0]), float(x[0]))
-    mean, error = float(x.mean()), stats.sem(x)
-    low, high = stats.t.interval(level, x.size - 1, loc=mean, scale=error)
-    return Interval(mean, float(low), float(high))
-
-
-def standardised(x: Floats) -> float:
-    """Return the mean of x [n] in its standard deviations, Cohen's d of paired differences; infinite without spread."""
-    if np.ptp(x) == 0:
-        return math.copysign(math.inf, float(x[0])) if x[0] else 0.0
-    return float(x.mean() / x.std(ddof=1))
-
-
-def standardised_interval(x: Floats, level: float = LEVEL) -> Interval:
-    """Return an approximate interval of :func:`standardised` for normal values x [n].
-
-    It is normal with the variance 1 / n + d^2 / (2 (n - 1)) of d in large samples, and covers the true value in 94 to
-    99 % of samples of 3 to 20. The exact one, by the noncentral t distribution, fails for the large d of few seeds.
-    """
-    d, freedom = standardised(x), x.size - 1
-    if not math.isfinite(d):
-        return Interval(d, d, d)
-    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(1 / x.size + d**2 / (2 * freedom))
-    return Interval(d, d - half, d + half)
-
-
-def welch_interval(a: Floats, b: Floats, level: float = LEVEL) -> Interval:
-    """Return Welch's interval of the difference of the means of two independent samples, a [n] minus b [m]."""
-    mean = float(a.mean() - b.mean())
-    if a.std() == b.std() == 0:
-        return Interval(mean, mean, mean)
-    with _constants_allowed():
-        ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    return Interval(mean, float(ends.low), float(ends.high))
 
 
 def bootstrap_interval(x: Floats, level: float = LEVEL, seed: int = 1) -> Interval | None:
@@ -229,21 +167,13 @@ def p_value(difference: Floats) -> float:
     """Return the two-sided p-value of the paired t test: 1 if all differences are 0, 0 if they are equal otherwise."""
     if np.ptp(difference) == 0:
         return 0.0 if difference.any() else 1.0
-    with _constants_allowed():
+    with constants_allowed():
         return float(stats.ttest_1samp(difference, 0.0).pvalue)
 
 
 def _varies(x: Floats) -> bool:
     """Return whether the values x [n] differ by more than rounding."""
-    return bool(np.ptp(x) > _ROUNDING * np.abs(x).max())
-
-
-@contextmanager
-def _constants_allowed() -> Iterator[None]:
-    """Silence SciPy's warning about nearly constant samples; its results for them are correct."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
-        yield
+    return bool(np.ptp(x) > ROUNDING * np.abs(x).max())
 
 
 def _runs_saved(a: Floats, b: Floats, difference: Floats) -> int | None:

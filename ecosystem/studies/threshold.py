@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from ecosystem.errors import EcosystemError
+from ecosystem.metrics.intervals import LEVEL, Interval, mean_interval, paired_difference
 from ecosystem.studies.spec.design import Range
-from ecosystem.studies.statistics import LEVEL, Interval, mean_interval, paired_difference
 from ecosystem.types import Floats
 
 Evaluate = Callable[[float | int], Floats]

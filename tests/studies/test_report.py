@@ -32,7 +32,7 @@ def test_the_report_has_every_part_and_nothing_can_run(folder: Path) -> None:
     verdicts = pl.read_csv(result.folder / "profile.csv")
     assert verdicts.group_by("arm", "world").len()["len"].to_list() == [3 * len(DEFINITIONS)] * 6  # of three seeds
     lost = verdicts.filter((pl.col("arm") == "alone") & (pl.col("world") == "a") & (pl.col("definition") == "increase"))
-    assert f"{int(lost['holds'].sum())} of 3" in page.split("lab, world a")[1].split("Collapsing variance")[0]
+    assert f"{int(lost['holds'].sum())} of 3" in page.split("<h3>lab, world a")[1].split("Collapsing variance")[0]
     assert page.count("common random numbers made intervals") == 2 and "Trainers had nothing to train on" not in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert all(isinstance(spec["height"], int) for spec in specs.values())  # others are warned of in a browser

@@ -68,19 +68,13 @@ class LiveChart:
         return cls(name, spec, {NOW: [], **data}, at)
 
 
-def split_chart(chart: Any) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], str, str]:
+def split_chart(chart: charts.Chart) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], str, str]:
     """Return specification, data, title and subtitle.
 
-    Altair names data by a hash of their content. Numbering them instead gives charts of the same form the same
-    specification, so that the browser keeps its drawing.
+    Charts of the same form have the same specification, so that the browser keeps its drawing.
     """
     spec = charts.specification(chart)
     title, data = spec.pop("title", {}), spec.pop("datasets", {})
-    if not isinstance(chart, charts.ChartTemplate):
-        text = json.dumps(spec)
-        for number, old in enumerate(data):
-            text = text.replace(f'"{old}"', f'"d{number}"')
-        spec, data = json.loads(text), {f"d{number}": rows for number, rows in enumerate(data.values())}
     fluid = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
     return {**spec, **fluid}, data, title.get("text", ""), title.get("subtitle", "")
 

@@ -12,12 +12,15 @@ import polars as pl
 from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
+from ecosystem.policies.base import Adder
 from ecosystem.report import charts, run_charts, summaries
 from ecosystem.report.charts import ChartLabels
+from ecosystem.report.panels import instruments
 
 SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
 CROWDED = 400  # above this many sites, draw on a canvas instead of as SVG, without gaps around dots
+REFERENCES = "references"  # a key of qualities: cross-entropy with the untrained and the unigram model
 ROOM = 1.4  # the axis of the ledger, as a multiple of its longest bar
 LEDGER = "share of the documents that reached a policy or curator; grey: human, violet: synthetic; ± one standard error"
 
@@ -87,7 +90,9 @@ def qualities(view: RunView) -> dict[str, str]:
     measured = set(view.metrics.filter(pl.col("scope") == "trainer")["metric"].unique())
     if view.scenario.modality == "text":
         names = {metric: label for metric, (label, *_) in run_charts.QUALITY.items() if metric in measured}
-        return names | ({"change": "Change since the start"} if "cross_entropy" in measured else {})
+        if "cross_entropy" in measured:
+            names |= {"change": "Change since the start", REFERENCES: "Cross-entropy, axis up to the references"}
+        return names
     return {
         metric: run_charts.metric_title(metric)
         for metric in run_charts.parameters(view.report_data)
@@ -99,11 +104,11 @@ def quality(view: RunView, metric: str) -> Any:
     """Draw a key of :func:`qualities`."""
     if view.scenario.modality != "text":
         return run_charts.parameter(view.report_data, metric)
-    return (
-        run_charts.quality_change(view.report_data)
-        if metric == "change"
-        else run_charts.quality(view.report_data, metric)
-    )
+    if metric == "change":
+        return run_charts.quality_change(view.report_data)
+    if metric == REFERENCES:
+        return run_charts.quality(view.report_data, "cross_entropy", references=True)
+    return run_charts.quality(view.report_data, metric)
 
 
 def diversities(view: RunView) -> dict[str, str]:
@@ -137,7 +142,9 @@ def ledger(view: RunView) -> LiveChart | None:
 
     All steps have the same rows and scale. Returns None if nothing was ever refused or suspected.
     """
-    refused = summaries.refusals(view.metrics, "step").with_columns(row=pl.format("{} · {}", "who", "what"))
+    adders = [name for name, policy in view.scenario.policies.items() if isinstance(policy, Adder)]
+    refused = summaries.refusals(view.metrics, "step").filter(~pl.col("what").is_in(adders))  # which refuse nothing
+    refused = refused.with_columns(row=pl.format("{} · {}", "who", "what"))
     suspected = summaries.detections(view.metrics, "step").with_columns(row=pl.format("{} (curators)", "who"))
     rows = pl.concat([refused, suspected]).sort("step", maintain_order=True)
     if rows.is_empty():
@@ -173,6 +180,21 @@ def _fix_ledger_scales(spec: dict[str, Any], rows: list[str]) -> None:
     for layer in spec["layer"]:
         layer["encoding"]["y"]["scale"] = {"domain": rows}
     fit_height(spec)
+
+
+def instrument(view: RunView, name: str) -> Any:
+    """Draw what an instrument observed, beside the truth; None before its first observation."""
+    return instruments.instrument(view.report_data, name)
+
+
+def has_readers(view: RunView) -> bool:
+    """Return whether it is measured what readers see of the web."""
+    return not view.metrics.filter(pl.col("metric") == "read_synthetic_share", pl.col("scope") == "web").is_empty()
+
+
+def reach(view: RunView) -> Any:
+    """Draw the machine text that readers see beside that of the whole web."""
+    return instruments.reach(view.report_data)
 
 
 class ChartSet:

@@ -6,7 +6,6 @@ those of ``ecosystem run`` for the scenario with the changes made so far.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -14,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ecosystem.app.worlds.keeping import kept
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import Machine, write_environment
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.files import io_errors, relative_path
-from ecosystem.runs.records import PRUNED
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -46,8 +44,8 @@ class Progress:
 class LiveRun:
     """A world that steps on request.
 
-    Its thread calls ``news`` whenever its state changes. ``progressed`` is called when a step begins and on progress
-    inside it. ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has
+    Its thread calls ``news`` whenever a step ends, and ``progressed`` on progress inside a step that is not quick.
+    ``state``, ``progress``, ``error`` (a sentence) and ``view`` (None until the web has
     opened) may be read at any time.
     """
 
@@ -66,7 +64,7 @@ class LiveRun:
         self.scenario, self.news, self._progressed = scenario, news, progressed
         self.folder = out
         self.state: State = "opening"
-        self.progress = Progress()
+        self.progress = Progress("loading of the libraries" if branch is None else "")
         self.error: str | None = None
         self.view: RunView | None = None
         self.seconds = 0.0  # duration of the last step
@@ -116,7 +114,6 @@ class LiveRun:
             self._under_way = max(self.t, 0) + 1
             self.state = "stepping"
             self._asked.set()
-        self._progressed()
         return True
 
     def request(self, step: int) -> None:
@@ -151,18 +148,19 @@ class LiveRun:
             self._resumed.set()
         self.news()
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """Set dotted paths from the next step to begin: a timed change of the scenario.
+    def change(self, values: Mapping[str, Any], at: int = 0) -> None:
+        """Set dotted paths from the next step to begin, or from a later one: a timed change of the scenario.
 
         Raises ScenarioError, and changes nothing, if a value is not allowed or no step will follow.
         """
         with self._asking:
-            if self.state in ("failed", "closed") or self.upcoming > self.scenario.steps:
+            start = max(at, self.upcoming)
+            if self.state in ("failed", "closed") or start > self.scenario.steps:
                 raise ScenarioError(
-                    f"no step of this world will begin after step {self.upcoming - 1}, so a change would have no "
+                    f"no step of this world will begin after step {start - 1}, so a change would have no "
                     "effect; fork it at an earlier step, or Reset."
                 )
-            self.scenario = self.scenario.forked(self.upcoming - 1, values, base=self.base, called="this world")
+            self.scenario = self.scenario.forked(start - 1, values, base=self.base, called="this world")
             if self.view is not None:
                 self.view.scenario = self.scenario
         self.news()
@@ -180,40 +178,9 @@ class LiveRun:
         try:
             if self.view is None or self.view.run.path != self.folder:
                 raise EcosystemError("this world has made no step of its own yet; there is nothing to keep.")
-            target = folder_of(self.scenario, out)
-            if target.exists():
-                raise EcosystemError(
-                    f"{target}: a run of this scenario exists already, with {max(0, Store(target).last())} of "
-                    f"{self.scenario.steps} steps; nothing was written."
-                )
-            part = target.with_name(f".{target.name}.part")
-            try:
-                with io_errors(target):
-                    self._copy(part, target)
-                    part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-            return target
+            return kept(Store(self.folder), self.scenario, self.base, out)
         finally:
             self._writing.release()
-
-    def _copy(self, part: Path, target: Path) -> None:
-        """Write a complete run folder at ``part``, to be moved to ``target``."""
-        store = Store(self.folder)
-        files: list[tuple[Path, str]] = []
-        for commit in store.commits():
-            holder = store.owning_store(commit.step).folder
-            present = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
-            files += [(holder, name) for name in (*present, f"commits/{commit.step:06d}.json")]
-        for folder, name in files:
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, part / name)
-        environment = {**Run(self.folder).environment, "base": relative_path(self.base, target)}
-        copy = Store(part)
-        for name in ("web.graphml", "web.gexf"):
-            copy.write(name, (self.folder / name).read_bytes())
-        write_environment(copy, environment)
-        copy.write("scenario.toml", self.scenario.to_toml().encode())
 
     def close(self) -> None:
         """Stop for good; a step under way is abandoned."""
@@ -236,12 +203,15 @@ class LiveRun:
             if self.branch is None:
                 steps = self._begin()
                 next(steps)
+                self.progress = Progress("layout of the sites")
+                self._progressed()
                 self._show(RunView(Run.open(self.folder), self.scenario))
+                self.progress = Progress()
             else:  # built at its first step; until then its parent's steps are shown
                 self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():
                 started = time.monotonic()
-                self._reported = started + EVERY  # no report from steps of about a second
+                self._reported = started  # no report from quick steps: drawing it would delay them
                 with self._writing:
                     if steps is None:
                         steps = self._begin()
@@ -317,9 +287,10 @@ class LiveRun:
 
     def _report(self, what: str, done: int, total: int) -> None:
         """Record the progress of a step; wait while it is paused, raise Closed if the session was closed."""
+        opens = what != self.progress.what and self.state == "opening"  # few phases, of seconds to minutes
         self.progress = Progress(what, done, total)
-        if total and (now := time.monotonic()) - self._reported > EVERY:
-            self._reported = now
+        if opens or time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             self._progressed()
         self._resumed.wait()
         if self._over():

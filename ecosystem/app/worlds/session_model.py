@@ -14,7 +14,6 @@ import threading
 import weakref
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ import mesa
 
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.worlds.live_run import LiveRun
-from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView, stored
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
@@ -47,6 +46,7 @@ class SessionConfig:
     machine: Machine = field(default_factory=lambda: Machine("cpu", 1))
     out: Path = Path("outputs")  # where kept runs are written
     advance: int = 0  # steps that a live world makes as soon as it has opened
+    stories: tuple[Any, ...] = ()  # of a page that teaches; its scenario is that of the story chosen
 
     @property
     def title(self) -> str:
@@ -54,14 +54,6 @@ class SessionConfig:
         if self.scenario is not None:
             return self.scenario.name
         return " and ".join(f"{path.parent.name}/{path.name}" for path in self.runs)
-
-
-@cache
-def stored(path: Path) -> RunView:
-    """Read a stored run and lay out its web; cached for all tabs."""
-    view = RunView(Run.open(path))
-    _ = view.places, view.links
-    return view
 
 
 class SessionModel(mesa.Model):
@@ -91,6 +83,7 @@ class SessionModel(mesa.Model):
         self._begun: list[LiveRun] = []  # every live world so far, including those replaced
         self.steered = 0
         self.knobs: dict[str, Knob] = {}
+        self.arguments: dict[str, str] = {}  # the models and the seed that differ from the file's
         self.refused = ""  # why a requested value was refused, as a sentence
         self._current: tuple[Scenario, int, Scenario] | None = None  # a scenario, a step, and the scenario at that step
         scenario = self.config.scenario and self._requested(self.config.scenario, kwargs)
@@ -111,10 +104,13 @@ class SessionModel(mesa.Model):
         seed = str(requested.get(SEED, "")).strip()
         if seed.isascii() and seed.isdigit() and int(seed) <= SEEDS:
             values["seed"] = int(seed)
+            if int(seed) != scenario.seed:
+                self.arguments[SEED] = seed
         elif SEED in requested:
             self.refused = f'seed "{seed}": give a whole number from 0 to {SEEDS}; {scenario.seed} is used instead.'
         if requested.get(PRESET) in presets(self.config.base):
             values |= {f"models.{name}.preset": requested[PRESET] for name in scenario.models}
+            self.arguments[PRESET] = requested[PRESET]
         self.knobs = knobs_of(scenario)
         for name, knob in self.knobs.items():
             if requested.get(name) is not None:
@@ -156,6 +152,11 @@ class SessionModel(mesa.Model):
     def front(self) -> int:
         """The last step of the live worlds or, without any, of the stored ones; -1 if there is none yet."""
         return max((live_run.t for live_run in self.live_runs), default=self.last)
+
+    @property
+    def forks(self) -> int:
+        """The number of forks so far, of a world that began live."""
+        return len(self._begun) - 1
 
     @property
     def upcoming(self) -> int:
@@ -221,18 +222,29 @@ class SessionModel(mesa.Model):
         """Allow a replay that has reached its end to be played again from the beginning."""
         self._over = False
 
-    def turn(self, path: str, value: Any) -> None:
-        """Set a path of the steered world from its next step on; raise ScenarioError if that is not allowed."""
-        live_run = self.live_runs[self.steered]
-        live_run.change({path: live_run.scenario.rounded_like(path, value)})
+    def turn(self, path: str, value: Any, at: int = 0) -> None:
+        """Set a path of the steered world from its next step on, or from a later one.
 
-    def value(self, path: str) -> Any:
-        """Return the value at a path in the steered world from its next step on."""
+        Raises ScenarioError if that is not allowed.
+        """
+        live_run = self.live_runs[self.steered]
+        live_run.change({path: live_run.scenario.rounded_like(path, value)}, at)
+
+    @property
+    def upcoming_scenario(self) -> Scenario | None:
+        """The scenario of the steered world from its next step on; None if no world is live."""
+        if not self.live_runs:
+            return None
         live_run = self.live_runs[self.steered]
         scenario, upcoming = live_run.scenario, live_run.upcoming
         if self._current is None or self._current[0] is not scenario or self._current[1] != upcoming:
             self._current = scenario, upcoming, scenario.at(upcoming)
-        return self._current[2].number(path)
+        return self._current[2]
+
+    def value(self, path: str) -> Any:
+        """Return the value at a path in the steered world from its next step on."""
+        scenario = self.upcoming_scenario
+        return None if scenario is None else scenario.number(path)
 
     def fork(self, world: int, step: int) -> None:
         """Fork a world after a step, beside it; the knobs then act on the fork.

@@ -20,7 +20,7 @@ from ecosystem.fitting.trials import misfits
 from ecosystem.formats import number, significant
 from ecosystem.report import charts, publish
 from ecosystem.report.findings import signed
-from ecosystem.report.html import Cell, Cells, Figure, Table, environment
+from ecosystem.report.html import Cell, Cells, Figure, Source, Table, environment
 from ecosystem.runs.store import Store
 from ecosystem.studies.results import write_table
 from ecosystem.studies.sensitivity import Index, indices
@@ -40,7 +40,8 @@ def write_fit(results: FitResults, store: Store) -> Path:
     specs = {name: charts.specification(chart) for name, chart in drawn(results, screened).items()}
 
     def figures(prefix: str, *, full: bool = False) -> list[Figure]:
-        return [Figure.of(name, spec, full=full) for name, spec in specs.items() if name.startswith(prefix)]
+        source = Source(store.folder.name)
+        return [Figure.of(name, spec, source, full=full) for name, spec in specs.items() if name.startswith(prefix)]
 
     single = [pull for pull in results.pulls if pull.label not in _groups(results)]
     context = {
@@ -57,6 +58,7 @@ def write_fit(results: FitResults, store: Store) -> Path:
         "pulls": [*figures("pulls", full=True), *figures("narrowing", full=True)],
         "single_pulls": _pull_rows(single[:_LISTED], results.fit.names) if single else None,
         "screening": figures("morris_", full=True),
+        "without_effects": [title for title, rows in screened.items() if not _has_effects(rows)],
         "screening_problem": problem,
         **_methods(results),
     }
@@ -77,8 +79,13 @@ def drawn(results: FitResults, screened: dict[str, list[Index]]) -> dict[str, An
         found["correlations"] = fit_charts.correlations(results.correlations, TIED)
     found["pulls"] = fit_charts.pulls(grouped, names)
     found["narrowing"] = fit_charts.narrowing(grouped, names)
-    shown = list(screened.items())[: 1 + _SCREENED]
+    shown = [(title, rows) for title, rows in screened.items() if _has_effects(rows)][: 1 + _SCREENED]
     return found | {f"morris_{i}": fit_charts.screening(title, rows) for i, (title, rows) in enumerate(shown)}
+
+
+def _has_effects(rows: Sequence[Index]) -> bool:
+    """Return whether any parameter has an effect; a chart of none would be empty."""
+    return any(row.main > 0 or row.total > 0 for row in rows)
 
 
 def _quantities(results: FitResults) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import altair as alt
@@ -21,13 +22,16 @@ from ecosystem.types import Floats
 
 MOST_CURVES = 12  # charts of measurements
 _POINTS = 200  # of a density
+_DRAWN = (*("kind", "observed", "error", "measured_low", "measured_high", "simulated", "low", "high", "z"),)
 
 
 def measurements(results: FitResults, what: str) -> Any:
     """Draw the targets of one quantity with their errors over the band of runs at posterior samples."""
     calendar = results.base.calendar
     rows = [i for i, target in enumerate(results.targets) if target.what == what]
-    table = results.target_table[rows].sort("step").with_columns(when=_when(results.target_table[rows], calendar))
+    table = results.target_table[rows].sort("step")
+    if calendar is not None:
+        table = table.with_columns(pl.Series(charts.DATE, [calendar.date_of(int(step)) for step in table["step"]]))
     frame = table.with_columns(
         measured_low=pl.col("observed") - pl.col("error"),
         measured_high=pl.col("observed") + pl.col("error"),
@@ -39,10 +43,9 @@ def measurements(results: FitResults, what: str) -> Any:
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=None, scale=scale, axis=alt.Axis(format=".3~g", tickCount=5))
 
-    x: Any = alt.X("when:T", title=None, axis=alt.Axis(format=_dates(frame["when"]), tickCount=5, grid=False))
-    if calendar is None:
-        x = alt.X("when:Q", title="step", scale=alt.Scale(zero=False), axis=alt.Axis(format="d", grid=False))
-    base = alt.Chart(frame)
+    x = _when(frame, calendar)
+    tables = charts.Tables()
+    base = tables.chart("targets", frame.select(x.shorthand.split(":")[0], *_DRAWN))
     band = (
         base.mark_area(opacity=1, fillOpacity=0.18)
         if frame.height > 1
@@ -53,35 +56,31 @@ def measurements(results: FitResults, what: str) -> Any:
     )
     filled = alt.condition(alt.datum.kind == "fitted", alt.value(1.0), alt.value(0.0))
     tooltip = [
-        alt.Tooltip("when:T" if calendar else "when:Q", title="date" if calendar else "step"),
+        alt.Tooltip(f"{charts.DATE}:T", timeUnit="utcyearmonthdate") if calendar else alt.Tooltip("step:Q"),
         alt.Tooltip("kind:N"),
         *(alt.Tooltip(f"{name}:Q", format=".4~g") for name in ("observed", "error", "simulated", "low", "high", "z")),
     ]
     held = " (diamonds: held out)" if "held out" in frame["kind"] else ""
     subtitle = f"measured ± one standard error{held}; band: 90 % of runs at posterior samples"
-    return alt.layer(
+    layers = [
         band.encode(x=x, y=y("low"), y2="high:Q"),
         base.mark_line(strokeWidth=1.8).encode(x=x, y=y("simulated")),
         base.mark_rule(style="ink", strokeWidth=1.3).encode(x=x, y=y("measured_low"), y2="measured_high:Q"),
         base.mark_point(size=48, style="ink", strokeWidth=1.6, fill="currentColor").encode(
             x=x, y=y("observed"), shape=shape, fillOpacity=filled, tooltip=tooltip
         ),
-        width=NARROW[0],
-        height=NARROW[1],
-        title=alt.TitleParams(what, subtitle=subtitle),
-    )
+    ]
+    return tables.drawn(layers, ChartLabels(what, subtitle, ""), *NARROW)
 
 
-def _dates(when: pl.Series) -> str:
-    """Return the d3 format of dates: with days if the range is short."""
-    days = (when.max() - when.min()).days if when.dtype == pl.Date else 0  # type: ignore[operator,union-attr]
-    return "%b %Y" if days > 400 else "%-d %b %Y"
-
-
-def _when(rows: pl.DataFrame, calendar: Calendar | None) -> pl.Series:
+def _when(frame: pl.DataFrame, calendar: Calendar | None) -> alt.X:
+    """Return the axis of the dates, or without a calendar of the steps, of these targets."""
     if calendar is None:
-        return rows["step"].sort()
-    return pl.Series([calendar.date_of(int(step)) for step in rows["step"].sort()])
+        axis = alt.Axis(format="d", grid=False, tickMinStep=1, labelOverlap=True)
+        return alt.X("step:Q", title="step", scale=alt.Scale(zero=False), axis=axis)
+    first, last = frame[charts.DATE][0], frame[charts.DATE][-1]
+    margin = timedelta(days=max(40, (last - first).days // 30))
+    return charts.dates_axis(first - margin, last + margin, NARROW[0])
 
 
 def posterior(name: str, parameter: Parameter, values: Floats) -> Any:
@@ -99,13 +98,13 @@ def posterior(name: str, parameter: Parameter, values: Floats) -> Any:
     )
     y = alt.Y("density:Q", title=None, axis=None)
     after, before = rows.filter(pl.col("law") == "posterior"), rows.filter(pl.col("law") == "prior")
-    return alt.layer(
-        alt.Chart(after).mark_area(opacity=1, fillOpacity=0.35).encode(x=scale, y=y),
-        alt.Chart(before).mark_line(strokeWidth=1.6, strokeDash=[4, 3], color=HUMAN).encode(x=scale, y=y),
-        width=NARROW[0],
-        height=NARROW[1] // 2,
-        title=alt.TitleParams(name, subtitle=f"area: after the fit; dashed: before; {', '.join(parameter.targets)}"),
-    )
+    tables = charts.Tables()
+    layers = [
+        tables.chart("posterior", after).mark_area(opacity=1, fillOpacity=0.35).encode(x=scale, y=y),
+        tables.chart("prior", before).mark_line(strokeWidth=1.6, strokeDash=[4, 3], color=HUMAN).encode(x=scale, y=y),
+    ]
+    subtitle = f"area: after the fit; dashed: before; {', '.join(parameter.targets)}"
+    return tables.drawn(layers, ChartLabels(name, subtitle, ""), NARROW[0], NARROW[1] // 2)
 
 
 def _density(values: Floats, x: Floats, parameter: Parameter) -> Floats:
@@ -177,16 +176,16 @@ def matrix(frame: pl.DataFrame, title: str, subtitle: str, limit: float | None) 
     colour = alt.Color("value:Q", title=None, legend=None, scale=scale)
     tooltip = [alt.Tooltip("y:N"), alt.Tooltip("x:N"), alt.Tooltip("label:N")]
     text = alt.Text("value:Q", format=".2f" if limit is None else "+.2f")
-    base = alt.Chart(frame)
-    return alt.layer(
+    tables = charts.Tables()
+    base = tables.chart("cells", frame)
+    layers = [
         base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=tooltip),
         base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(x=x, y=y, text=text),
         base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=text),
-        alt.Chart(frame.filter("marked")).mark_rect(filled=False, strokeWidth=1.6, style="ink").encode(x=x, y=y),
-        width=max(160, 72 * len(columns)),
-        height=max(60, 34 * len(rows)),
-        title=alt.TitleParams(title, subtitle=subtitle),
-    )
+        base.transform_filter("datum.marked").mark_rect(filled=False, strokeWidth=1.6, style="ink").encode(x=x, y=y),
+    ]
+    labels = ChartLabels(title, subtitle, "")
+    return tables.drawn(layers, labels, max(160, 72 * len(columns)), max(60, 34 * len(rows)))
 
 
 def screening(title: str, indices: Sequence[Index]) -> Any:

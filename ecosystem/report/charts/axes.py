@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
-from typing import Any
 
 import altair as alt
 import polars as pl
 
 from ecosystem.calendar import Calendar
-from ecosystem.report.charts.theme import ChartTheme
+from ecosystem.report.charts.templates import part
+from ecosystem.report.charts.theme import LIGHT, ChartTheme
 
 NAMED_CHANGES = {
-    "early changes": ("left", 5),
-    "late changes": ("right", -5),
+    "_early changes": ("left", 5),
+    "_late changes": ("right", -5),
 }  # table: alignment and offset of its names
 DATE = "date"  # column with the date of the step
+PATTERNS = ([1, 0], [7, 3], [2, 2], [10, 3, 2, 3])  # of dashes: the first eight populations, the next eight …
 LETTER = 6.5  # maximum width in pixels of a character in the name of a change
 
 
 def colours(theme: ChartTheme) -> alt.Color:
     """Return the colour channel: the position of a population in the theme determines its colour."""
     return alt.Color("population:N", scale=alt.Scale(domain=list(theme.populations)), legend=None)
+
+
+def dashes(theme: ChartTheme) -> dict[str, alt.StrokeDash]:
+    """Return the channel that tells populations of one colour apart, where there are more of them than colours."""
+    names, colours_of = list(theme.populations), len(LIGHT.populations)
+    if len(names) <= colours_of:
+        return {}
+    patterns = [PATTERNS[i // colours_of % len(PATTERNS)] for i in range(len(names))]
+    return {"strokeDash": alt.StrokeDash("population:N", scale=alt.Scale(domain=names, range=patterns), legend=None)}
 
 
 def steps_axis(theme: ChartTheme, width: int) -> alt.X:
@@ -49,17 +59,33 @@ def steps_axis(theme: ChartTheme, width: int) -> alt.X:
 
 
 def _dates_axis(theme: ChartTheme, calendar: Calendar, width: int) -> alt.X:
-    """Return the axis of dates: milliseconds since 1970 (:func:`dated`), which need no parsing in the browser."""
+    """Return the axis of the dates of steps (:func:`dated`)."""
     first, last = (calendar.date_of(t) for t in (theme.first, theme.last))
-    years = {first.year, last.year}
     if first == last:
         first, last = (calendar.date_of(theme.first + change) for change in (-1, 1))
+    return dates_axis(first, last, width)
+
+
+def dates_axis(first: date, last: date, width: int) -> alt.X:
+    """Return an axis of dates, for a column DATE of milliseconds since 1970; ticks are at beginnings of months."""
+    ticks = _months(first, last, most=width // 80)
+    one_year = len({day.year for day in (first, last)}) == 1
+    words = "%Y" if all(day.month == 1 for day in ticks) else "%B" if one_year else "%b %Y"
+    own = {"values": [_moment(day) for day in ticks], "format": words} if len(ticks) > 1 else {"tickCount": 4}
     return alt.X(
         f"{DATE}:T",
-        title=str(years.pop()) if len(years) == 1 else None,  # labels of several years have them
+        title=str(first.year) if one_year else None,  # labels of several years have them
         scale=alt.Scale(type="utc", domain=[_moment(first), _moment(last)], nice=False),
-        axis=alt.Axis(tickCount=10 if width > 500 else 5, grid=False, labelFlush=False, labelOverlap=True),
+        axis=alt.Axis(grid=False, labelFlush=False, labelOverlap=True, labelSeparation=8, **own),
     )
+
+
+def _months(first: date, last: date, most: int) -> list[date]:
+    """Return the first days of months, at equal intervals, from one date to another, at most so many."""
+    start, end = (day.year * 12 + day.month - 1 for day in (first, last))
+    months = [n for n in range(start, end + 1) if first <= date(n // 12, n % 12 + 1, 1) <= last]
+    every = next(n for n in (1, 2, 3, 6, *(12 * years for years in range(1, 1000))) if len(months) <= n * most)
+    return [date(n // 12, n % 12 + 1, 1) for n in months if n % every == 0]
 
 
 def _moment(day: date) -> alt.DateTime:
@@ -127,21 +153,21 @@ def spread(values: Sequence[float], domain: Sequence[float], height: int, log: b
 
 
 def change_tables(theme: ChartTheme, width: int) -> dict[str, pl.DataFrame]:
-    """Return the timed changes (step, change, short), and those with names to the left and right of their lines."""
+    """Return the timed changes (step, change, _short), and those with names to the left and right of their lines."""
     shown = [(step, change) for step, change in theme.changes if theme.first <= step <= theme.last]
     if not shown:
         return {}
     rows = pl.DataFrame(shown, schema=["step", "change"], orient="row")
     short = pl.when(pl.col("change").str.len_chars() > 44).then(pl.col("change").str.head(42) + "…").otherwise("change")
-    rows = rows.with_columns(short=short)
+    rows = rows.with_columns(_short=short)
     if width <= 700:
         return {"changes": rows}
     late = pl.col("step") > (theme.first + theme.last) / 2
     step_width = width / max(1, theme.last - theme.first)
     early, later = rows.filter(~late).sort("step"), rows.filter(late).sort("step", descending=True)
     sides = {
-        "early changes": _without_overlaps(early, step_width),
-        "late changes": _without_overlaps(later, step_width),
+        "_early changes": _without_overlaps(early, step_width),
+        "_late changes": _without_overlaps(later, step_width),
     }
     return {"changes": rows, **{name: table for name, table in sides.items() if table.height}}
 
@@ -150,20 +176,23 @@ def _without_overlaps(rows: pl.DataFrame, step_width: float) -> pl.DataFrame:
     """Drop changes whose names would overlap the previous name; ``step_width`` is in pixels."""
     named: list[int] = []
     for i, step in enumerate(rows["step"]):
-        if not named or abs(step - rows["step"][named[-1]]) * step_width > LETTER * len(rows["short"][named[-1]]):
+        if not named or abs(step - rows["step"][named[-1]]) * step_width > LETTER * len(rows["_short"][named[-1]]):
             named.append(i)
     return rows[named]
 
 
-def change_rules(theme: ChartTheme, width: int, tables: Mapping[str, Any]) -> list[alt.Chart]:
-    """Return a dotted line for each timed change of :func:`change_tables`, with its name where there is room."""
+def change_rules(theme: ChartTheme, width: int, tables: Collection[str]) -> list[alt.Chart]:
+    """Return a dotted line for each timed change of :func:`change_tables`, with its name where there is room.
+
+    ``tables``: names of the tables of the chart.
+    """
     if "changes" not in tables:
         return []
     x = steps_axis(theme, width)
-    rule = alt.Chart(tables["changes"]).mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
+    rule = part("changes").mark_rule(strokeDash=[1, 3], strokeWidth=1.6, style="ink")
     layers = [rule.encode(x=x, tooltip=[*step_tooltips(theme, "from step"), alt.Tooltip("change:N")])]
     for name, (align, dx) in NAMED_CHANGES.items():
         if name in tables:
-            text = alt.Chart(tables[name]).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")
-            layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("short:N")))
+            text = part(name).mark_text(align=align, dx=dx, dy=6, fontSize=10.5, style="soft")
+            layers.append(text.encode(x=x, y=alt.YValue(0), text=alt.Text("_short:N")))
     return layers

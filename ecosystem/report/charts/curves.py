@@ -6,10 +6,11 @@ import altair as alt
 import polars as pl
 
 from ecosystem.report.charts.axes import span
+from ecosystem.report.charts.templates import Chart, Tables
 from ecosystem.report.charts.theme import WIDE, ChartLabels
 
 
-def curves(points: pl.DataFrame, lines: pl.DataFrame, labels: ChartLabels, across: str) -> alt.LayerChart:
+def curves(points: pl.DataFrame, lines: pl.DataFrame, labels: ChartLabels, across: str) -> Chart:
     """Draw measured values over a fitted curve of each series, with the interval of the curve.
 
     ``points``: series, x, value. ``lines``: series, x, value, low, high. ``across`` is the title of the horizontal
@@ -23,31 +24,32 @@ def curves(points: pl.DataFrame, lines: pl.DataFrame, labels: ChartLabels, acros
     def y(column: str = "value") -> alt.Y:
         return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format, tickCount=6))
 
-    fitted, measured = alt.Chart(lines), alt.Chart(points)
+    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=series), title=None, legend=alt.Legend(orient="right"))
+    tables = Tables()
+    fitted, measured = tables.chart("fitted", lines), tables.chart("measured", points)
     tooltip = [alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=across, format=".3~g"), alt.Tooltip("value:Q")]
-    return alt.layer(
+    layers = [
         fitted.mark_area(opacity=1, fillOpacity=0.13, clip=True).encode(x=x, y=y("low"), y2="high:Q", color=colour),
-        fitted.mark_line(strokeWidth=1.8).encode(x=x, y=y(), color=colour),
+        fitted.mark_line(strokeWidth=1.8).encode(x=x, y=y(), color=colour, strokeDash=dash),
         measured.mark_circle(size=46, opacity=0.9).encode(x=x, y=y(), color=colour, tooltip=tooltip),
-        width=WIDE[0] - 180,
-        height=WIDE[1],
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+    ]
+    return tables.drawn(layers, labels, WIDE[0] - 180, WIDE[1])
 
 
-def residuals(points: pl.DataFrame, labels: ChartLabels, across: str) -> alt.LayerChart:
+def residuals(points: pl.DataFrame, labels: ChartLabels, across: str) -> Chart:
     """Draw the residual of each point over its fitted value. ``points``: series, x (fitted), value (residual)."""
     series = points["series"].unique(maintain_order=True).to_list()
     colour = alt.Color("series:N", scale=alt.Scale(domain=series), title=None, legend=alt.Legend(orient="right"))
     x = alt.X("x:Q", title=across, scale=alt.Scale(domain=span(points["x"].to_list()), nice=False, zero=False))
     scale = alt.Scale(domain=span([*points["value"], 0.0]), nice=False)
     y = alt.Y("value:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format, tickCount=5))
-    zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
+    tables = Tables()
+    zero = tables.chart("_zero", pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
     tooltip = [alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=across, format=".4~g"), alt.Tooltip("value:Q")]
-    return alt.layer(
+    layers = [
         zero.encode(y=alt.Y("at:Q", title=labels.axis, scale=scale)),
-        alt.Chart(points).mark_circle(size=46, opacity=0.9).encode(x=x, y=y, color=colour, tooltip=tooltip),
-        width=WIDE[0] - 180,
-        height=WIDE[1] // 2,
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+        tables.chart("residuals", points)
+        .mark_circle(size=46, opacity=0.9)
+        .encode(x=x, y=y, color=colour, tooltip=tooltip),
+    ]
+    return tables.drawn(layers, labels, WIDE[0] - 180, WIDE[1] // 2)

@@ -18,12 +18,13 @@ from ecosystem.report.charts.axes import (
     step_tooltips,
     steps_axis,
 )
+from ecosystem.report.charts.templates import Chart, Tables
 from ecosystem.report.charts.theme import HUMAN, NARROW, ChartLabels, ChartTheme
 
 
 def fan(
     frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, domain: Sequence[float]
-) -> alt.LayerChart:
+) -> Chart:
     """Draw the quantiles of a population over steps: the median, and bands between symmetric quantiles.
 
     ``frame``: population, step, percent, value. ``human``: percent, value of human text; the median and, fainter, the
@@ -43,7 +44,8 @@ def fan(
         alt.Tooltip("percent:Q", title="quantile (%)"),
         alt.Tooltip("value:Q", title=labels.axis, format=labels.format),
     ]
-    layers = change_rules(theme, width, dated(change_tables(theme, width), theme))
+    tables = Tables(dated(change_tables(theme, width), theme))
+    layers = change_rules(theme, width, tables)
     frame = dated({"frame": frame}, theme)["frame"]
     when = [name for name in frame.columns if name in ("step", DATE)]
     colour, single_step = colours(theme), frame["step"].n_unique() == 1
@@ -52,19 +54,20 @@ def fan(
             frame.filter(pl.col("percent") == p).select(*when, "population", value="value") for p in (low, 100 - low)
         ]
         band = ends[0].rename({"value": "low"}).join(ends[1].rename({"value": "high"}), on=[*when, "population"])
-        base = alt.Chart(band)
+        base = tables.chart(f"quantiles {low:g} to {100 - low:g} %", band)
         mark = base.mark_rule(strokeWidth=9, strokeOpacity=0.12) if single_step else base.mark_area(fillOpacity=0.12)
         layers.append(mark.encode(x=x, y=y("low"), y2=alt.Y2("high:Q"), color=colour))
     for percent, strength in ((1, 0.45), (50, 1.0), (99, 0.45)):
         rows = human.filter(pl.col("percent") == percent).with_columns(population=pl.lit("human text"))
         if rows.height:
-            rule = alt.Chart(rows).mark_rule(strokeDash=[2, 3], strokeWidth=1.4, strokeOpacity=strength, style="soft")
+            rule = tables.chart(f"human text, quantile {percent} %", rows).mark_rule(
+                strokeDash=[2, 3], strokeWidth=1.4, strokeOpacity=strength, style="soft"
+            )
             layers.append(rule.encode(y=y(), tooltip=[alt.Tooltip("population:N"), *tooltip[-2:]]))
-    middle = alt.Chart(frame.filter(pl.col("percent") == 50))
+    middle = tables.chart("median", frame.filter(pl.col("percent") == 50))
     layers.append(middle.mark_line(strokeWidth=2.2).encode(x=x, y=y(), color=colour))
     layers.append(middle.mark_circle(size=30, opacity=1).encode(x=x, y=y(), color=colour, tooltip=tooltip))
-    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
-    return alt.layer(*layers, width=width, height=height, title=title)
+    return tables.drawn(layers, labels, width, height)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -84,7 +87,7 @@ def densities(
     x: Sequence[float],
     top: float,
     bins: bool = False,
-) -> alt.LayerChart:
+) -> Chart:
     """Draw the densities of a population at several steps in one chart, later steps stronger.
 
     ``frame``: population, step, x, density. ``truth``: x, density of human documents. ``x_title``: title of the
@@ -101,13 +104,15 @@ def densities(
     axis = alt.Axis(format=".3~s", values=_ticks(*x), grid=False) if bins else alt.Axis(tickCount=6, grid=False)
     across = alt.X("x:Q", title=x_title, scale=scale, axis=axis)
     up = alt.Y("density:Q", title=labels.axis, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
+    tables = Tables()
     layers: list[alt.Chart] = []
-    reference = alt.Chart(truth)
     if truth.height and bins:
         layers.append(
-            reference.mark_area(interpolate=interpolate, color=HUMAN, fillOpacity=0.3, clip=True).encode(x=across, y=up)
+            tables.chart("human", truth)
+            .mark_area(interpolate=interpolate, color=HUMAN, fillOpacity=0.3, clip=True)
+            .encode(x=across, y=up)
         )
-    curves = alt.Chart(frame).mark_line(interpolate=interpolate, strokeWidth=2.2, clip=True)
+    curves = tables.chart("densities", frame).mark_line(interpolate=interpolate, strokeWidth=2.2, clip=True)
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("step:O"),
@@ -119,15 +124,14 @@ def densities(
         )
     )
     if truth.height and not bins:
-        dashed = reference.mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink", clip=True)
+        dashed = tables.chart("human", truth).mark_line(strokeDash=[6, 4], strokeWidth=1.6, style="ink", clip=True)
         layers.append(dashed.encode(x=across, y=up))
-    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
-    return alt.layer(*layers, width=NARROW[0], height=NARROW[1], title=title)
+    return tables.drawn(layers, labels, *NARROW)
 
 
 def scatter(
     frame: pl.DataFrame, human: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, window: Sequence[Sequence[float]]
-) -> alt.LayerChart:
+) -> Chart:
     """Draw the documents of a population as points over the initial documents.
 
     ``frame``: population, x, y. ``human``: x, y. ``window``: ends of the horizontal and of the vertical axis.
@@ -140,8 +144,8 @@ def scatter(
         )
     ]
     across, up = axes
-    behind = alt.Chart(human).mark_circle(size=9, color=HUMAN, opacity=0.35, clip=True)
-    points = alt.Chart(frame).mark_circle(size=14, opacity=0.75, clip=True)
+    tables = Tables()
+    behind = tables.chart("human", human).mark_circle(size=9, color=HUMAN, opacity=0.35, clip=True)
+    points = tables.chart("documents", frame).mark_circle(size=14, opacity=0.75, clip=True)
     layers = [behind.encode(x=across, y=up), points.encode(x=across, y=up, color=colours(theme))]
-    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
-    return alt.layer(*layers, width=NARROW[0], height=NARROW[0], title=title)
+    return tables.drawn(layers, labels, NARROW[0], NARROW[0])

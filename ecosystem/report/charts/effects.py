@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import altair as alt
 import polars as pl
 
 from ecosystem.report.charts.axes import colours, span
+from ecosystem.report.charts.templates import Chart, Tables
 from ecosystem.report.charts.theme import NARROW, WIDE, ChartLabels, ChartTheme
 
+_PLACES: dict[str, tuple[Literal["left", "right"], int]] = {  # of the name of a point: alignment, offset in pixels
+    "above right": ("left", -8),
+    "above left": ("right", -8),
+    "below right": ("left", 10),
+    "below left": ("right", 10),
+}
 
-def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.LayerChart:
+
+def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> Chart:
     """Draw the paired effect of each arm with its interval, over the interval that unpaired runs would have.
 
     ``frame``: row (label), population (arm), effect, low, high, unpaired_low, unpaired_high, label.
@@ -31,25 +40,25 @@ def forest(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels) -> alt.L
         alt.Tooltip("unpaired_low:Q", title="unpaired low", format=labels.format),
         alt.Tooltip("unpaired_high:Q", title="unpaired high", format=labels.format),
     ]
-    base, colour = alt.Chart(frame), colours(theme)
-    zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
+    tables, colour = Tables(), colours(theme)
+    base = tables.chart("effects", frame.rename({"label": "_label"}))
+    zero = tables.chart("_zero", pl.DataFrame({"at": [0.0]})).mark_rule(strokeDash=[2, 3], style="ink")
     wide = base.mark_rule(strokeWidth=8, strokeOpacity=0.22, strokeCap="round")
     paired = base.mark_rule(strokeWidth=2.4)
     dots = base.mark_circle(size=70, opacity=1)
-    text = alt.Chart(frame).mark_text(align="left", dx=8, fontSize=11, style="soft")
-    return alt.layer(
+    text = base.mark_text(align="left", dx=8, fontSize=11, style="soft")
+    layers = [
         zero.encode(x=x("at")),
         wide.encode(x=x("unpaired_low"), x2=alt.X2("unpaired_high:Q"), y=y, color=colour),
         paired.encode(x=x("low"), x2=alt.X2("high:Q"), y=y, color=colour),
         dots.encode(x=x("effect"), y=y, color=colour, tooltip=tooltip),
-        text.encode(x=alt.XValue("width"), y=y, text=alt.Text("label:N")),
-        width=WIDE[0] - 260,
-        height=26 * len(order),  # a number, because Vega-Lite logs a warning about heights given per row
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+        text.encode(x=alt.XValue("width"), y=y, text=alt.Text("_label:N")),
+    ]
+    # The height is a number, because Vega-Lite logs a warning about heights given per row.
+    return tables.drawn(layers, labels, WIDE[0] - 260, 26 * len(order))
 
 
-def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> alt.LayerChart:
+def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> Chart:
     """Draw a measure over two axes; a dot marks cells that differ from the base arm (``settled``).
 
     ``frame``: x, y (labels, in order of appearance), value, settled, label.
@@ -63,40 +72,38 @@ def heatmap(frame: pl.DataFrame, axes: tuple[str, str], labels: ChartLabels) -> 
         alt.Tooltip("y:N", title=axes[1]),
         alt.Tooltip("label:N", title="effect"),
     ]
-    base = alt.Chart(frame)
+    tables = Tables()
+    base = tables.chart("cells", frame)
     cells = base.mark_rect(cornerRadius=2).encode(x=x, y=y, color=colour, tooltip=tooltip)
     halo = base.mark_text(fontSize=11.5, strokeWidth=3, style="halo").encode(
         x=x, y=y, text=alt.Text("value:Q", format=labels.format)
     )
     text = base.mark_text(fontSize=11.5, style="ink").encode(x=x, y=y, text=alt.Text("value:Q", format=labels.format))
-    marks = alt.Chart(frame.filter("settled")).mark_circle(size=16, dy=-14, style="ink", opacity=1)
-    return alt.layer(
-        cells,
-        halo,
-        text,
-        marks.encode(x=x, y=y),
-        width=NARROW[0],
-        height=max(140, 46 * len(orders[1])),
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+    marks = base.transform_filter("datum.settled").mark_circle(size=16, dy=-14, style="ink", opacity=1)
+    layers = [cells, halo, text, marks.encode(x=x, y=y)]
+    return tables.drawn(layers, labels, NARROW[0], max(140, 46 * len(orders[1])))
 
 
-def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: str) -> alt.LayerChart:
+def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: str) -> Chart:
     """Draw quality against cost, with intervals for both; a line joins the arms on the Pareto frontier.
 
     ``frame``: population (arm), cost, cost_low, cost_high, value, low, high, best (on the frontier).
     """
-    x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=span([*frame["cost_low"], *frame["cost_high"]]), nice=False))
+    reach = span([*frame["cost_low"], *frame["cost_high"]])
+    if frame["cost_low"].min() >= 0:  # type: ignore[operator]
+        reach[0] = max(reach[0], 0.0)
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(domain=reach, nice=False))
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"]]), nice=False, zero=False)
     y = alt.Y("value:Q", title=labels.axis, scale=scale, axis=alt.Axis(format=labels.format))
-    base, colour = alt.Chart(frame), colours(theme)
-    front = alt.Chart(frame.filter("best").sort("cost")).mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
+    tables, colour = Tables(), colours(theme)
+    base = tables.chart("arms", _placed(frame, reach, scale["domain"]))
+    front = base.transform_filter("datum.best").mark_line(strokeDash=[5, 4], style="ink", strokeWidth=1.4)
     tooltip = [
         alt.Tooltip("population:N"),
         alt.Tooltip("cost:Q", format=",.6g"),
         alt.Tooltip("value:Q", format=labels.format),
     ]
-    return alt.layer(
+    layers = [
         front.encode(x=x, y=y),
         base.mark_rule(strokeWidth=1.6).encode(
             x=x, y=alt.Y("low:Q", title=labels.axis, scale=scale), y2=alt.Y2("high:Q"), color=colour
@@ -105,16 +112,31 @@ def tradeoff(frame: pl.DataFrame, theme: ChartTheme, labels: ChartLabels, cost: 
             x=alt.X("cost_low:Q", title=cost), x2=alt.X2("cost_high:Q"), y=y, color=colour
         ),
         base.mark_circle(size=80, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip),
-        base.mark_text(align="left", dx=9, dy=-7, fontWeight=500).encode(
-            x=x, y=y, text=alt.Text("population:N"), color=colour
-        ),
-        width=WIDE[0],
-        height=WIDE[1],
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+    ]
+    for place, (align, dy) in _PLACES.items():
+        names = base.transform_filter(f"datum._place == '{place}'")
+        text = names.mark_text(align=align, dx=9 if align == "left" else -9, dy=dy, fontWeight=500)
+        layers.append(text.encode(x=x, y=y, text=alt.Text("population:N"), color=colour))
+    return tables.drawn(layers, labels, *WIDE)
 
 
-def bars(frame: pl.DataFrame, labels: ChartLabels) -> alt.LayerChart:
+def _placed(frame: pl.DataFrame, across: Sequence[float], up: Sequence[float]) -> pl.DataFrame:
+    """Add where the name of each arm goes: inwards, and below its point if there is another point close above."""
+    points = frame.select(
+        (pl.col("cost") - across[0]) / (across[1] - across[0]), pl.col("value") / (up[1] - up[0])
+    ).rows()
+    places = []
+    for i, (x, y) in enumerate(points):
+        near = any(
+            abs(x - other) < 0.15 and 0 <= height - y < 0.08 and (height > y or j < i)
+            for j, (other, height) in enumerate(points)
+            if j != i
+        )
+        places.append(("below" if near else "above") + (" left" if x > 0.75 else " right"))
+    return frame.with_columns(_place=pl.Series(places, dtype=pl.String))
+
+
+def bars(frame: pl.DataFrame, labels: ChartLabels) -> Chart:
     """Draw two sensitivity indices for each axis, with their intervals.
 
     ``frame``: row (axis), index (name of the index), value, low, high.
@@ -126,24 +148,23 @@ def bars(frame: pl.DataFrame, labels: ChartLabels) -> alt.LayerChart:
     scale = alt.Scale(domain=span([*frame["low"], *frame["high"], 0.0]), nice=False)
     axis = alt.Axis(format=labels.format, tickCount=5)
     colour = alt.Color("index:N", scale=alt.Scale(domain=kinds), title=None, legend=alt.Legend(orient="top"))
-    base = alt.Chart(frame)
+    tables = Tables()
+    base = tables.chart("indices", frame)
     x = alt.X("value:Q", title=labels.axis, scale=scale, axis=axis)
     tooltip = [
         alt.Tooltip("row:N"),
         alt.Tooltip("index:N"),
         *(alt.Tooltip(f"{c}:Q", format=labels.format) for c in ("value", "low", "high")),
     ]
-    return alt.layer(
+    layers = [
         base.mark_bar(cornerRadiusEnd=2, height={"band": 0.8}).encode(
             x=x, y=y, yOffset=offset, color=colour, tooltip=tooltip
         ),
         base.mark_rule(style="ink", strokeOpacity=0.6).encode(
             x=alt.X("low:Q", title=labels.axis), x2=alt.X2("high:Q"), y=y, yOffset=offset
         ),
-        width=WIDE[0],
-        height=20 * len(kinds) * len(order),
-        title=alt.TitleParams(labels.title, subtitle=labels.subtitle),
-    )
+    ]
+    return tables.drawn(layers, labels, WIDE[0], 20 * len(kinds) * len(order))
 
 
 def crossing(
@@ -155,7 +176,7 @@ def crossing(
     lever: str,
     *,
     log: bool = False,
-) -> alt.LayerChart:
+) -> Chart:
     """Draw a measure as a function of a lever, with its limit and the place where it crosses the limit.
 
     ``frame``: value (of the lever), measure, low, high. ``between``: interval of the crossing, shaded. ``marks``:
@@ -171,16 +192,17 @@ def crossing(
     def y(column: str) -> alt.Y:
         return alt.Y(f"{column}:Q", title=labels.axis, scale=scale, axis=axis)
 
-    base = alt.Chart(frame)
+    tables = Tables()
+    base = tables.chart("tried", frame)
     tooltip = [
         alt.Tooltip("value:Q", title=lever),
         *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("measure", "low", "high")),
     ]
     layers = []
     if between is not None:
-        shade = alt.Chart(pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
+        shade = tables.chart("interval", pl.DataFrame({"value": [between[0]], "to": [between[1]]}))
         layers.append(shade.mark_rect(opacity=0.15, style="soft").encode(x=x, x2=alt.X2("to:Q")))
-    rule = alt.Chart(pl.DataFrame({"at": [limit], "label": [f"limit {limit:g}"]}))
+    rule = tables.chart("limit", pl.DataFrame({"at": [limit], "label": [f"limit {limit:g}"]}))
     layers += [
         rule.mark_rule(strokeDash=[2, 3], style="ink").encode(y=y("at")),
         rule.mark_text(align="left", dx=8, style="soft").encode(
@@ -193,6 +215,5 @@ def crossing(
     if marks:
         lines = pl.DataFrame({"value": list(marks.values()), "label": list(marks)})
         dash = alt.StrokeDash("label:N", legend=alt.Legend(title=None, orient="top"))
-        layers.append(alt.Chart(lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
-    title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
-    return alt.layer(*layers, width=WIDE[0], height=WIDE[1], title=title)
+        layers.append(tables.chart("marks", lines).mark_rule(strokeWidth=1.6, style="ink").encode(x=x, strokeDash=dash))
+    return tables.drawn(layers, labels, *WIDE)

@@ -6,11 +6,12 @@ import mmap
 from functools import cache
 from importlib import import_module
 from typing import Any
-
-import altair as alt
+from xml.sax.saxutils import quoteattr
 
 from ecosystem.errors import EcosystemError
-from ecosystem.report.charts.templates import ChartTemplate, vega_lite
+from ecosystem.formats import visible
+from ecosystem.report.charts.templates import Chart
+from ecosystem.report.charts.text import describe
 from ecosystem.report.charts.theme import LIGHT, Scheme, configuration
 
 FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # shorter than the list of the page, whose look-up is slow
@@ -19,17 +20,18 @@ FONT_OF_FILES = "Arial, 'Liberation Sans', sans-serif"  # shorter than the list 
 ADDRESS_SPACE = 66 * 2**30  # bytes; vl-convert 1.9 was measured to reserve 64.3 GiB when it starts
 
 
-def specification(chart: alt.TopLevelMixin | ChartTemplate) -> dict[str, Any]:
-    """Return a chart as plain Vega-Lite, without Altair's default theme; the page has its own."""
-    return {**chart.spec, "datasets": chart.datasets()} if isinstance(chart, ChartTemplate) else vega_lite(chart)
+def specification(chart: Chart) -> dict[str, Any]:
+    """Return a chart as plain Vega-Lite with its data, without a theme."""
+    return {**chart.spec, "datasets": chart.datasets()}
 
 
 def pictures(spec: dict[str, Any], scheme: Scheme = LIGHT) -> tuple[bytes, bytes]:
-    """Render a specification as (SVG, PNG); the PNG has 1.5 pixels per unit."""
+    """Render a specification as (SVG, PNG); the PNG has 1.5 pixels per unit, and the SVG a description."""
     vl_convert = renderer()
-    config = configuration(scheme) | {"font": FONT_OF_FILES}
+    config = configuration(scheme) | {"font": FONT_OF_FILES, "aria": False}
     svg = vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[])
-    return svg.encode(), vl_convert.svg_to_png(svg, scale=1.5)
+    described = svg.replace("<svg ", f'<svg role="img" aria-label={quoteattr(visible(describe(spec)))} ', 1)
+    return described.encode(), vl_convert.svg_to_png(svg, scale=1.5)
 
 
 @cache

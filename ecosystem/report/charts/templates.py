@@ -1,13 +1,17 @@
-"""Templates for charts that are drawn often: Altair builds the fixed part once; titles, data and domains are filled in.
+"""Charts as Vega-Lite that refers to its data by name, so that files and pages can name the parts of a chart.
 
+Charts that are drawn often have a template: Altair builds the fixed part once; titles, data and domains are filled in.
 The interactive page redraws these charts at every step, and building one with Altair takes twenty times as long as
 computing its numbers.
+
+A table whose name begins with an underscore holds positions of texts and the like: it is no data of the chart. So does
+a column.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +23,8 @@ from ecosystem.report.charts.theme import ChartLabels
 
 
 @dataclass(frozen=True)
-class ChartTemplate:
-    """A chart built from a template: Vega-Lite that refers to its data by name, and the tables by name."""
+class Chart:
+    """A chart: Vega-Lite that refers to its data by name, and the tables by name."""
 
     spec: dict[str, Any]
     tables: dict[str, pl.DataFrame]
@@ -32,7 +36,7 @@ class ChartTemplate:
         labels: ChartLabels,
         tables: Mapping[str, pl.DataFrame],
         **domains: Sequence[float],
-    ) -> ChartTemplate:
+    ) -> Chart:
         """Fill in a template: the titles, the data, and the domains by channel (such as ``y=[0, 1]``)."""
         spec = copy.deepcopy(template)
         for name, domain in domains.items():
@@ -41,14 +45,30 @@ class ChartTemplate:
         return cls({**spec, "title": {"text": labels.title, "subtitle": labels.subtitle}}, dict(tables))
 
     def datasets(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the rows of each table by name; numbers that are not finite become null."""
+        """Return the rows of each table by name; numbers that are not finite become null, dates milliseconds."""
         finite = pl.when(cs.float().is_finite()).then(cs.float())
-        return {name: table.with_columns(finite).to_dicts() for name, table in self.tables.items()}
+        plain = {name: table.with_columns(finite, cs.date().dt.epoch("ms")) for name, table in self.tables.items()}
+        return {name: table.to_dicts() for name, table in plain.items()}
 
 
-def placeholders(names: Iterable[str]) -> dict[str, Any]:
-    """Return placeholders for the tables of a template, by name."""
-    return {name: alt.NamedData(name=name) for name in names}
+class Tables(dict[str, pl.DataFrame]):
+    """The tables of a chart while it is drawn, by name."""
+
+    def chart(self, name: str, table: pl.DataFrame) -> alt.Chart:
+        """Add a table and return an Altair chart of it, without marks."""
+        self[name] = table
+        return part(name)
+
+    def drawn(self, layers: Sequence[Any], labels: ChartLabels, width: float, height: float, **shared: str) -> Chart:
+        """Return the layers as one chart, of a size in pixels. ``shared``: how scales resolve, by channel."""
+        title = alt.TitleParams(labels.title, subtitle=labels.subtitle)
+        chart = alt.layer(*layers, width=width, height=height, title=title)
+        return Chart(vega_lite(chart.resolve_scale(**shared) if shared else chart), dict(self))
+
+
+def part(name: str) -> alt.Chart:
+    """Return an Altair chart of the table with this name, without marks."""
+    return alt.Chart(alt.NamedData(name=name))
 
 
 def vega_lite(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -34,21 +34,25 @@ PAGES = {"new": "pages published then", "live": "pages on the web then"}
 
 def instruments(data: RunReportData) -> dict[str, Any]:
     """Draw what every instrument observed, with ± one standard error, and the true values; by name."""
-    drawn = {}
-    for name, settings in data.run.scenario.instruments.items():
-        own = data.metrics.filter((pl.col("scope") == "instrument") & (pl.col("id") == name))
-        observed = summaries.members(own, settings.observes, "instrument")
-        if observed.is_empty():
-            continue
-        truth = summaries.series(own, "instrument", "true_value").with_columns(label=pl.lit("true value"))
-        labels = ChartLabels(
-            f"{name}: {TITLES[settings.observes]}",
-            _subtitle(settings),
-            *(("ratio", ".2f") if settings.observes in RATIOS else ("share", ".0%")),
-        )
-        theme = replace(data.theme, populations=[name])
-        drawn[name] = charts.over_steps(summaries.means(observed), theme, labels, web=truth)
-    return drawn
+    drawn = {name: instrument(data, name) for name in data.run.scenario.instruments}
+    return {name: chart for name, chart in drawn.items() if chart is not None}
+
+
+def instrument(data: RunReportData, name: str) -> Any:
+    """Draw what one instrument observed, with ± one standard error, and the true values; None without observations."""
+    settings = data.run.scenario.instruments[name]
+    own = data.metrics.filter((pl.col("scope") == "instrument") & (pl.col("id") == name))
+    observed = summaries.members(own, settings.observes, "instrument")
+    if observed.is_empty():
+        return None
+    truth = summaries.series(own, "instrument", "true_value").with_columns(label=pl.lit("true value"))
+    labels = ChartLabels(
+        f"{name}: {TITLES[settings.observes]}",
+        _subtitle(settings),
+        *(("ratio", ".2f") if settings.observes in RATIOS else ("share", ".0%")),
+    )
+    theme = replace(data.theme, populations=[name])
+    return charts.over_steps(summaries.means(observed), theme, labels, web=truth)
 
 
 def findings(data: RunReportData) -> list[str]:

@@ -49,6 +49,12 @@ class RunStart:
     metrics: pl.DataFrame = field(default_factory=lambda: empty(METRICS))
     timings: pl.DataFrame = field(default_factory=lambda: empty({"step": pl.Int32(), **TIMINGS}))
 
+    def curves(self, after: int = -1) -> Iterator[tuple[int, str, float]]:
+        """Yield (step, tag, value) of the steps after ``after``: measurements, then the seconds of phases."""
+        later = pl.col("step") > after
+        yield from metric_curves(self.metrics.filter(later))
+        yield from time_curves(self.timings.filter(later))
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -62,6 +68,11 @@ class StepReport:
     metrics: pl.DataFrame
     timings: pl.DataFrame = field(default_factory=lambda: empty(TIMINGS))
     events: tuple[str, ...] = ()
+
+    def curves(self) -> Iterator[tuple[int, str, float]]:
+        """Yield (step, tag, value) of this step: measurements, then the seconds of phases."""
+        yield from metric_curves(self.metrics)
+        yield from time_curves(self.timings.with_columns(step=pl.lit(self.t)))
 
 
 Status = Literal["finished", "stopped", "failed"]
@@ -90,7 +101,7 @@ class Callback(Protocol):
         """End: called once, if ``begin`` was, also after an error or an interruption."""
 
 
-def curves(metrics: pl.DataFrame) -> Iterator[tuple[int, str, float]]:
+def metric_curves(metrics: pl.DataFrame) -> Iterator[tuple[int, str, float]]:
     """Yield (step, tag, value) for the finite measurements that are drawn as curves, in the order of the table.
 
     A tag is ``SCOPE_METRIC/ID``, such as ``trainer_cross_entropy/naive/0``, so that viewers put one metric of several

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-import polars as pl
-
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport, curves, time_curves
+from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport
 
 _MOST = 1000  # metrics that MLflow takes at once
 _RUN, _STEP = "ecosystem.run", "ecosystem.step"  # tags: which run it is, and the last step that is there
@@ -49,13 +47,12 @@ class MLflow:
             self._client.log_param(self._run, "seed", run.seed)
             self._client.log_text(self._run, json.dumps(dict(run.scenario), indent=1), "scenario.json")
         self._client.update_run(self._run, "RUNNING")
-        later = pl.col("step") > last
-        self._write([*curves(run.metrics.filter(later)), *time_curves(run.timings.filter(later))])
+        self._write(run.curves(after=last))
         self._client.set_tag(self._run, _STEP, str(max(last, run.last)))
 
     def step(self, step: StepReport) -> None:
         """Write the values of a step and the time of its phases."""
-        self._write([*curves(step.metrics), *time_curves(step.timings.with_columns(step=pl.lit(step.t)))])
+        self._write(step.curves())
         self._client.set_tag(self._run, _STEP, str(step.t))
 
     def end(self, run: RunEnd) -> None:

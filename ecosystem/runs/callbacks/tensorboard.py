@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import polars as pl
-
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport, curves, time_curves
+from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport
 from ecosystem.runs.records import EVENTS_FOLDER
 
 
@@ -36,14 +34,12 @@ class TensorBoard:
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         self._writer = self._maker(str(folder))
-        self._write(curves(run.metrics))
-        self._write(time_curves(run.timings))
+        self._write(run.curves())
         self._writer.flush()
 
     def step(self, step: StepReport) -> None:
         """Write the values of a step, the time of its phases, and its events as text."""
-        self._write(curves(step.metrics))
-        self._write(time_curves(step.timings.with_columns(step=pl.lit(step.t))))
+        self._write(step.curves())
         if step.events:
             self._writer.add_text("events", "\n\n".join(step.events), step.t)
         self._writer.flush()

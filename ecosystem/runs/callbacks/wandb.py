@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-import polars as pl
-
 from ecosystem.errors import EcosystemError
-from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport, curves, time_curves
+from ecosystem.runs.callbacks.base import RunEnd, RunStart, StepReport
 from ecosystem.runs.records import WANDB_FOLDER
 
 
@@ -44,11 +42,11 @@ class WandB:
             settings=self._wandb.Settings(console="off", silent=True),
         )
         if first:
-            self._write(sorted([*curves(run.metrics), *time_curves(run.timings)], key=lambda value: value[0]))
+            self._write(sorted(run.curves(), key=lambda value: value[0]))
 
     def step(self, step: StepReport) -> None:
         """Write the values of a step and the time of its phases."""
-        self._write([*curves(step.metrics), *time_curves(step.timings.with_columns(step=pl.lit(step.t)))])
+        self._write(step.curves())
 
     def end(self, run: RunEnd) -> None:
         """End the part."""

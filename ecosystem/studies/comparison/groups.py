@@ -12,15 +12,24 @@ import numpy as np
 import polars as pl
 
 from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.metrics.intervals import (
+    LEVEL,
+    Interval,
+    independent_size,
+    mean_interval,
+    paired_difference,
+    paired_size,
+    welch_interval,
+)
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
-from ecosystem.studies.statistics import LEVEL, Interval, mean_interval, paired_difference, welch_interval
 
-SCOPES = ("trainer", "training_set", "web", "instrument", "site_type")
+SCOPES = ("trainer", "training_set", "community", "web", "instrument", "site_type")
 WEB = "web"
 SERIES = {"group": pl.String, "seed": pl.Int64, "scope": pl.String, "of": pl.String, "metric": pl.String}
 KEY = ("scope", "of", "metric")
-OVER_SEEDS = {**dict.fromkeys(("group", *KEY), pl.String), "step": pl.Int64, "seeds": pl.Int64}
+OVER_SEEDS = ("group", *KEY, "step", "seeds", "mean", "error", "low", "high")
 _NOT_COMPARED = ("name", "description", "knobs", "variants", "seed", "placement")
 _NORMAL = 1.959964  # two-sided 95 % quantile of the normal distribution
 _LONGEST = 60  # characters of a value in a list of settings
@@ -94,7 +103,7 @@ def courses(group: Group, last: int) -> pl.DataFrame:
         rows = run.store.table("metrics").filter(
             pl.col("scope").is_in(SCOPES) & (pl.col("step") <= last) & pl.col("value").is_finite()
         )
-        own = pl.col("scope").is_in(["trainer", "training_set"])
+        own = pl.col("scope").is_in(["trainer", "training_set", "community"])
         rows = rows.with_columns(of=pl.when(own).then(pl.col("id").str.split("/").list.first()).otherwise("id"))
         spread = (pl.col("value").std() / pl.len().sqrt()).fill_null(0.0)
         means = rows.group_by("scope", "of", "metric", "step", maintain_order=True).agg(
@@ -109,18 +118,20 @@ def _columns(frame: pl.DataFrame) -> dict[str, pl.Expr]:
 
 
 def over_seeds(series: pl.DataFrame) -> pl.DataFrame:
-    """Return mean and 95 % interval over seeds of every metric: OVER_SEEDS, mean, low, high.
+    """Return mean, standard error and 95 % interval over seeds of every metric: OVER_SEEDS, mean, error, low, high.
 
-    ``series`` is that of :func:`courses`. The interval is Student's; it is null for one seed.
+    ``series`` is that of :func:`courses`. The interval is Student's; it and the error are null for one seed.
     """
-    rows = []
-    for key, values in series.group_by("group", *KEY, "step", maintain_order=True):
-        x = values["value"].to_numpy()
-        interval = mean_interval(x) if x.size > 1 else None
-        ends = (None, None) if interval is None else (interval.low, interval.high)
-        rows.append((*key, x.size, float(x.mean()), *ends))
-    schema = {**OVER_SEEDS, "mean": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    from scipy import stats
+
+    means = series.group_by("group", *KEY, "step", maintain_order=True).agg(
+        seeds=pl.len().cast(pl.Int64), mean=pl.col("value").mean(), error=error_of_mean("value")
+    )
+    counts = [n for n in means["seeds"].unique() if n > 1]
+    quantiles = {n: float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) for n in counts}
+    half = pl.col("error") * pl.col("seeds").replace_strict(quantiles, default=None, return_dtype=pl.Float64)
+    means = means.with_columns(low=pl.col("mean") - half, high=pl.col("mean") + half)
+    return means.select(*OVER_SEEDS)
 
 
 def differences(series: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -128,7 +139,8 @@ def differences(series: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
     ``by`` says how the interval was found: paired by common seeds (Student's, of the differences), from independent
     seeds (Welch's), or from errors of measurement alone if there is one run of each, which leaves out how much runs
-    differ by chance. Columns: group, scope, of, metric, base, value, difference, low, high, seeds, by.
+    differ by chance. ``size`` is Hedges' g, of paired differences or of independent samples, null below three seeds.
+    Columns: group, scope, of, metric, base, value, difference, low, high, size, size_low, size_high, seeds, by.
     """
     last = min(int(frame["step"].max() or 0) for frame in series)  # type: ignore[arg-type]
     base, *others = [frame.filter(pl.col("step") == last) for frame in series]
@@ -137,26 +149,29 @@ def differences(series: Sequence[pl.DataFrame]) -> pl.DataFrame:
     for other in others:
         for key, values in other.group_by(*KEY, maintain_order=True):
             if (first := tables.get(key)) is not None:
-                interval, seeds, by = _difference(values, first)
+                interval, size, seeds, by = _difference(values, first)
                 means = float(first["value"].mean()), float(values["value"].mean())  # type: ignore[arg-type]
-                rows.append((values["group"][0], *key, *means, interval.mean, interval.low, interval.high, seeds, by))
-    floats = ("base", "value", "difference", "low", "high")
+                sizes = (None, None, None) if size is None else (size.mean, size.low, size.high)
+                ends = (interval.mean, interval.low, interval.high)
+                rows.append((values["group"][0], *key, *means, *ends, *sizes, seeds, by))
+    floats = ("base", "value", "difference", "low", "high", "size", "size_low", "size_high")
     schema = {"group": pl.String, **dict.fromkeys(KEY, pl.String), **dict.fromkeys(floats, pl.Float64)}
     return pl.DataFrame(rows, schema={**schema, "seeds": pl.Int64, "by": pl.String}, orient="row")
 
 
-def _difference(values: pl.DataFrame, base: pl.DataFrame) -> tuple[Interval, int, str]:
-    """Return the interval of a difference, the number of seeds of which it is made, and how it was found."""
+def _difference(values: pl.DataFrame, base: pl.DataFrame) -> tuple[Interval, Interval | None, int, str]:
+    """Return the interval of a difference, its effect size, the number of seeds of both, and how they were found."""
     common = values.join(base, on="seed", suffix="_base").sort("seed")
     if common.height > 1:
-        return mean_interval(paired_difference(*_arrays(common, "value", "value_base"))), common.height, "paired seeds"
+        differences = paired_difference(*_arrays(common, "value", "value_base"))
+        return mean_interval(differences), paired_size(differences), common.height, "paired seeds"
     if values.height > 1 and base.height > 1:
         a, b = values["value"].to_numpy(), base["value"].to_numpy()
-        return welch_interval(a, b, LEVEL), min(a.size, b.size), "independent seeds"
+        return welch_interval(a, b), independent_size(a, b), min(a.size, b.size), "independent seeds"
     difference = float(values["value"].mean()) - float(base["value"].mean())  # type: ignore[arg-type]
     errors = [float(frame["error"].mean() or 0.0) for frame in (values, base)]  # type: ignore[arg-type]
     half = _NORMAL * math.hypot(*errors)
-    return Interval(difference, difference - half, difference + half), 1, "measurement only"
+    return Interval(difference, difference - half, difference + half), None, 1, "measurement only"
 
 
 def _arrays(frame: pl.DataFrame, *names: str) -> list[np.ndarray[Any, np.dtype[np.float64]]]:

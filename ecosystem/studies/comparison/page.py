@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from ecosystem.formats import counted
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
-from ecosystem.report.html import Figure, Table, environment, tinted
+from ecosystem.report.html import Figure, Source, Table, environment, render, tinted
+from ecosystem.report.over_seeds import add_link
+from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_title
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
+from ecosystem.studies.comparison.seeds import Seeds
+from ecosystem.studies.comparison.seeds_page import write_seeds
+from ecosystem.studies.report.pages import PAGES as STUDY_PAGES
+from ecosystem.studies.report.profile import profile_part
 from ecosystem.studies.results import write_table
 
 PAGES = environment(Path(__file__).with_name("templates"))
@@ -30,6 +37,7 @@ class Comparison:
 
     groups: list[Group]
     last: int
+    series: list[pl.DataFrame]  # of courses, one for each group
     summary: pl.DataFrame  # of over_seeds
     differences: pl.DataFrame
     settings: list[tuple[str, list[str]]]
@@ -40,7 +48,12 @@ class Comparison:
         last = min(group.last_step for group in groups)
         series = [courses(group, last) for group in groups]
         compared = differences(series) if len(groups) > 1 else pl.DataFrame()
-        return cls(list(groups), last, over_seeds(pl.concat(series)), compared, settings(groups))
+        return cls(list(groups), last, series, over_seeds(pl.concat(series)), compared, settings(groups))
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield each scenario over its seeds."""
+        for group, series in zip(self.groups, self.series, strict=True):
+            yield Seeds(group, self.last, series, self.summary.filter(pl.col("group") == group.name))
 
     @property
     def final(self) -> pl.DataFrame:
@@ -84,40 +97,50 @@ class Comparison:
         ]
 
     def difference_rows(self, only: Sequence[str] = ()) -> list[list[str]]:
-        """Return group, population, metric, difference, interval, and how it was found."""
+        """Return group, population, metric, difference, interval, effect size, and how they were found."""
         return [
-            [row["group"], row["of"], _title(row), f"{row['difference']:+.4g}", _ends(row), _by(row)]
+            [row["group"], row["of"], _title(row), f"{row['difference']:+.4g}", _ends(row), _size(row), _by(row)]
             for row in self.differences.iter_rows(named=True)
             if not only or (row["metric"] in only and row["scope"] != "training_set")
         ]
 
 
 def write(comparison: Comparison, folder: Path, title: str) -> Path:
-    """Write the page ``report.html``, its charts, and the tables as Parquet and CSV; return the path of the page."""
+    """Write the page ``report.html``, its charts, and the tables as Parquet and CSV; return the path of the page.
+
+    One scenario over its seeds has another page than several scenarios, and the reports of its runs link to it.
+    """
+    if len(comparison.groups) == 1:
+        page = write_seeds(next(comparison.seeds()), folder)
+        for run in comparison.groups[0].runs:
+            add_link(run)
+        return page
     groups, specs, figures = comparison.groups, {}, []
     names = [group.name for group in groups]
     store = Store(folder)
     for name, chart in _charts(comparison).items():
         specs[name] = charts.specification(chart)
-        figures.append(Figure.of(name, specs[name]))
+        figures.append(Figure.of(name, specs[name], Source(folder.resolve().name)))
+    head = ["setting", *names]
+    different = [[path, *values] for path, values in comparison.settings]
+    columns = ["runs", "of", "metric", "difference", "95 % interval", "g", "from"]
+    differing = Table(columns, comparison.difference_rows(), (0, 1, 2, 6))
     columns = ["runs", "of", "metric", "mean", "95 % interval", "seeds"]
-    tables = [("Over seeds", Table(columns, comparison.rows(), (0, 1, 2)))]
-    if len(names) > 1:
-        head = ["setting", *names]
-        different = [[path, *values] for path, values in comparison.settings]
-        tables.insert(0, ("Settings that differ", Table(head, different, tuple(range(len(head))))))
-        rows = comparison.difference_rows()
-        columns = ["runs", "of", "metric", "difference", "95 % interval", "from"]
-        tables.insert(1, (f"Differences to {names[0]}", Table(columns, rows, (0, 1, 2, 5))))
+    tables = [
+        ("Settings that differ", Table(head, different, tuple(range(len(head))))),
+        (f"Differences to {names[0]}", differing),
+        ("Over seeds", Table(columns, comparison.rows(), (0, 1, 2))),
+    ]
     context = {
         "title": title,
-        "description": comparison.groups[0].scenario.description if len(names) == 1 else "",
+        "description": "",
         "facts": {"step": comparison.last, "scenarios": len(names), "runs": sum(len(g.runs) for g in groups)},
-        "titles": {f"part-{i}": name for i, (name, _) in enumerate(tables)} | {"courses": "Over time"},
+        "titles": _titles([name for name, _ in tables]),
         "groups": [tinted(names, group.name, counted(len(group.runs), "seed")) for group in groups],
         "tables": tables,
         "figures": figures,
         "method": _method(comparison),
+        "profile": _profile(comparison, names),
     }
     with store.lock():
         write_table(store, "over_seeds", comparison.summary)
@@ -126,12 +149,33 @@ def write(comparison: Comparison, folder: Path, title: str) -> Path:
         return publish(store, "comparison.html", context, specs, len(names), PAGES)
 
 
+def _titles(tables: Sequence[str]) -> dict[str, str]:
+    first, *others = [(f"part-{i}", name) for i, name in enumerate(tables)]
+    return dict([first, ("courses", "Over time"), *others, ("profile", "Collapse profile")])
+
+
+def _profile(comparison: Comparison, names: Sequence[str]) -> Markup:
+    """Return in how many runs of each scenario the definitions of collapse hold, for each population."""
+    verdicts, changes = [], []
+    for seeds in comparison.seeds():
+        verdicts.append(seeds.verdicts.with_columns(arm=pl.lit(seeds.group.name)))
+        changes.append(seeds.changes.with_columns(arm=pl.lit(seeds.group.name)))
+    every, moved = pl.concat(verdicts), pl.concat(changes)
+    calendar = comparison.groups[0].scenario.calendar
+    parts = [
+        profile_part(of, every.filter(population=of), moved.filter(population=of), names, calendar, "runs")
+        for of in every["population"].unique(maintain_order=True)
+    ]
+    return render("study/profile.html", STUDY_PAGES, parts=parts, conditions=conditions(len(names)), arms="scenario")
+
+
 def _charts(comparison: Comparison) -> dict[str, Any]:
     """Return a chart of the course of each important metric of each population, a line for each group, by name."""
     calendars = {group.scenario.calendar for group in comparison.groups}
     calendar = calendars.pop() if len(calendars) == 1 else None
     theme = ChartTheme([group.name for group in comparison.groups], comparison.last, calendar=calendar)
     drawn: dict[str, Any] = {}
+    every = pl.concat(comparison.series)
     rows = comparison.summary.filter(pl.col("metric").is_in(DRAWN) & pl.col("scope").is_in(["trainer", "web"]))
     order = {metric: i for i, metric in enumerate(DRAWN)}
     parts = rows.partition_by("scope", "of", "metric", as_dict=True, maintain_order=True)
@@ -140,20 +184,29 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
             population="group", step="step", value="mean", error=(pl.col("high") - pl.col("low")) / 2, members="seeds"
         ).sort("step", maintain_order=True)
         title = f"{of}: {metric_title(str(metric))}"
-        labels = ChartLabels(title, "mean over seeds with its 95 % interval", str(metric), ".3~g")
-        drawn[f"{metric}_{str(of).replace('/', '_')}"] = charts.over_steps(frame, theme, labels)
+        shown = "mean over seeds; bands: 95 % interval of the mean; thin lines: single seeds"
+        labels = ChartLabels(title, shown, str(metric), ".3~g", "half of the 95 % interval", "seeds")
+        scope = part["scope"][0]
+        single = every.filter(pl.col("scope") == scope, pl.col("of") == of, pl.col("metric") == metric)
+        single = single.select(
+            "step", "value", "error", population="group", trainer=pl.format("{}, seed {}", "group", "seed")
+        )
+        drawn[f"{metric}_{str(of).replace('/', '_')}"] = charts.over_steps(frame, theme, labels, single=single)
     return drawn
 
 
 def _method(comparison: Comparison) -> str:
-    text = "Intervals over seeds are Student's (95 %). Trainers of a population are averaged first. "
-    if len(comparison.groups) == 1:
-        return text
-    return text + (
+    text = (
+        "Intervals over seeds are Student's (95 %). Trainers of a population are averaged first. "
         "Differences are paired by common seeds where there are two or more, since runs with one seed share their "
         "noise; otherwise they are from independent seeds (Welch), or of single runs with the errors of measurement "
-        "alone, which leave out how much runs differ by chance."
+        "alone, which leave out how much runs differ by chance. g is Hedges' g with its 95 % interval: the difference "
+        "in standard deviations of the paired differences (Cohen's d_z), or pooled ones of independent seeds, without "
+        "its bias in few seeds. "
     )
+    if comparison.differences["seeds"].max() == 1:
+        return text + "These are single runs: effect sizes need several seeds of each scenario (ecosystem run --seeds)."
+    return text + "Effect sizes are left out below three seeds."
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -162,6 +215,12 @@ def _title(row: dict[str, Any]) -> str:
 
 def _ends(row: dict[str, Any]) -> str:
     return "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
+
+
+def _size(row: dict[str, Any]) -> str:
+    if row["size"] is None:
+        return "–"
+    return f"{row['size']:+.1f} ({row['size_low']:+.1f} to {row['size_high']:+.1f})"
 
 
 def _by(row: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ SECTIONS: dict[str, tuple[str, Callable[[StudyReportData], Markup | None]]] = {
 
 def write_study(results: Results, store: Store) -> Path:
     """Write the result tables and the report of a study into its folder; return the path of the page."""
-    data = StudyReportData.of(results)
+    data = StudyReportData.of(results, store.folder.name)
     study = data.study
     if study.compares:
         write_table(store, "effects", analysis.effect_table(data.effects))

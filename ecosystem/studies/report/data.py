@@ -17,7 +17,7 @@ from ecosystem.formats import counted, number
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartTheme
 from ecosystem.report.findings import listed, signed
-from ecosystem.report.html import Figure
+from ecosystem.report.html import Figure, Source
 from ecosystem.runs.remote.places import open_run
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
@@ -42,13 +42,14 @@ class StudyReportData:
     results: Results
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     by_world: Results | None = None  # of a study over a posterior: the results before draws were pooled
+    folder: str = ""  # name of the folder of the report, for the code of its charts
 
     @classmethod
-    def of(cls, results: Results) -> StudyReportData:
+    def of(cls, results: Results, folder: str = "") -> StudyReportData:
         """Return the data of a study; those of a study over a posterior have one world, and draws in place of seeds."""
         if not results.study.has_posterior:
-            return cls(results)
-        return cls(pooled(results), by_world=results)
+            return cls(results, folder=folder)
+        return cls(pooled(results), by_world=results, folder=folder)
 
     @cached_property
     def posterior_effects(self) -> list[PosteriorEffect]:
@@ -197,7 +198,7 @@ class StudyReportData:
     def figure(self, name: str, chart: Any, *, full: bool = False) -> Figure:
         """Store a chart's specification and return the figure that shows it on the page."""
         self.specs[name] = charts.specification(chart)
-        return Figure.of(name, self.specs[name], full=full)
+        return Figure.of(name, self.specs[name], Source(self.folder), full=full)
 
 
 def findings(data: StudyReportData) -> list[str]:

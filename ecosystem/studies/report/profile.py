@@ -1,4 +1,6 @@
-"""The collapse profile of a study: in how many runs of each arm a definition of collapse holds, and which signs lead.
+"""The collapse profile of many runs: in how many of each arm a definition of collapse holds, and which signs lead.
+
+Runs of one scenario over seeds have populations in place of arms.
 
 Early-warning signals are compared over seeds: the change since the first measurement in standard deviations over seeds
 (Cohen's d), and the paired t test with Holm's correction over all signals and steps of an arm.
@@ -14,13 +16,14 @@ import polars as pl
 
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.metrics.estimates import wilson_interval
+from ecosystem.metrics.intervals import standardised, standardised_interval
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.panels.profile import definitions, in_order
 from ecosystem.report.profile import DEFINITIONS
 from ecosystem.report.profile.signals import SIGNALS, ordered
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import WEB
-from ecosystem.studies.statistics import holm, p_value, standardised, standardised_interval
+from ecosystem.studies.statistics import holm, p_value
 from ecosystem.types import Floats
 
 LARGE = 0.8  # least size of d for a signal to have left its baseline: a large effect (Cohen 1988)
@@ -39,7 +42,7 @@ DEPARTURES = {
 
 @dataclass(frozen=True)
 class ProfilePart:
-    """The profile of one population in one world: shares of runs by arm, the order of signals, and their effects."""
+    """A profile under a heading: shares of runs by arm, the order of signals, and their effects."""
 
     heading: str
     shares: Table
@@ -56,28 +59,36 @@ def profile_parts(results: Results, arms: list[str]) -> list[ProfilePart]:
     for world in results.study.settings():
         for population in chosen:
             here = (pl.col("world") == world) & (pl.col("population") == population)
-            departures = {
-                arm: left(
-                    results.signals.filter(here & (pl.col("arm") == arm)).select("seed", "signal", "step", "change")
-                )
-                for arm in arms
-            }
-            parts.append(
-                ProfilePart(
-                    heading=f"{population}, world {world}" if world else population,
-                    shares=_shares(results.profile.filter(here), arms, results.calendar),
-                    order=_order(departures, arms, results.calendar),
-                    effects=[
-                        (tinted(arms, arm), _effects(rows, results.calendar))
-                        for arm, rows in departures.items()
-                        if rows.height
-                    ],
-                )
-            )
+            heading = f"{population}, world {world}" if world else population
+            verdicts, changes = results.profile.filter(here), results.signals.filter(here)
+            parts.append(profile_part(heading, verdicts, changes, arms, results.calendar))
     return parts
 
 
-def _shares(verdicts: pl.DataFrame, arms: list[str], calendar: Calendar | None) -> Table:
+def profile_part(
+    heading: str,
+    verdicts: pl.DataFrame,
+    changes: pl.DataFrame,
+    arms: Sequence[str],
+    calendar: Calendar | None,
+    kind: str = "arm",
+) -> ProfilePart:
+    """Return the profile of arms beside each other; ``kind`` is what a table calls them.
+
+    ``verdicts``: arm, definition, holds and step of every run. ``changes``: arm, seed, signal, step and change.
+    """
+    departures = {
+        arm: left(changes.filter(pl.col("arm") == arm).select("seed", "signal", "step", "change")) for arm in arms
+    }
+    return ProfilePart(
+        heading=heading,
+        shares=_shares(verdicts, arms, calendar),
+        order=_order(departures, arms, calendar, kind),
+        effects=[(tinted(arms, arm), _effects(rows, calendar)) for arm, rows in departures.items() if rows.height],
+    )
+
+
+def _shares(verdicts: pl.DataFrame, arms: Sequence[str], calendar: Calendar | None) -> Table:
     """Return in how many of its runs a definition holds, by arm, with Wilson's interval and the median step."""
     cells = [
         [_share(verdicts.filter((pl.col("definition") == key) & (pl.col("arm") == arm)), calendar) for arm in arms]
@@ -123,13 +134,15 @@ def left(changes: pl.DataFrame) -> pl.DataFrame:
     return ordered(pl.DataFrame(rows, schema=DEPARTURES, orient="row"), pl.col("effect"))
 
 
-def _order(departures: dict[str, pl.DataFrame], arms: list[str], calendar: Calendar | None) -> Table | None:
+def _order(
+    departures: dict[str, pl.DataFrame], arms: Sequence[str], calendar: Calendar | None, kind: str
+) -> Table | None:
     rows: list[Cells] = []
     for arm, found in departures.items():
         if found.height:
             never = f"{found['step'].null_count()} of {found.height}"
             rows.append([tinted(arms, arm), in_order(found, calendar), never])
-    return Table(["arm", "signals that left their baseline", "never left"], rows, left=(0, 1)) if rows else None
+    return Table([kind, "signals that left their baseline", "never left"], rows, left=(0, 1)) if rows else None
 
 
 def _effects(found: pl.DataFrame, calendar: Calendar | None) -> Table:

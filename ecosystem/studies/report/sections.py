@@ -16,9 +16,11 @@ from markupsafe import Markup
 from ecosystem.errors import EcosystemError
 from ecosystem.formats import number
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.metrics.intervals import SIZE_SEEDS
 from ecosystem.report import html
 from ecosystem.report.findings import plus_minus, signed
-from ecosystem.report.html import Cell, Cells, Figure, Table, tinted
+from ecosystem.report.html import Cell, Cells, Column, Figure, Table, tinted
+from ecosystem.report.panels.contrasts import size_cell
 from ecosystem.report.panels.profile import conditions
 from ecosystem.studies import analysis
 from ecosystem.studies.analysis import Row
@@ -59,17 +61,18 @@ def effects(data: StudyReportData) -> Markup | None:
 
 
 def _effect_table(data: StudyReportData, rows: Sequence[Row]) -> Table:
-    head = [
-        *("arm", "seeds", "base", "effect", "95 % interval", "bootstrap", "unpaired", "correlation", "narrower"),
-        *("runs saved", "p (Holm)"),
+    head: list[Column | str] = [
+        *("arm", "seeds", "base", Column("effect", "95 % interval")),
+        *(Column("g", "95 % interval"), "bootstrap", "unpaired"),
+        *("correlation", "narrower", "runs saved", "p (Holm)"),
     ]
     body: list[Cells] = [
         [
             _arm(data, r.arm, r.training),
             str(r.seeds),
             number(r.base_mean, 4),
-            Cell(signed(r.effect, 4), bold=True),
-            interval(r.low, r.high, 4),
+            Cell(signed(r.effect, 4), small=interval(r.low, r.high, 4), bold=True),
+            size_cell(r.effect_size),
             "–"
             if r.bootstrap_low is None or r.bootstrap_high is None
             else interval(r.bootstrap_low, r.bootstrap_high, 4),
@@ -177,7 +180,8 @@ def profile(data: StudyReportData) -> Markup | None:
     """Show in how many runs each definition of collapse holds, and the order of early-warning signals."""
     if not data.study.compares or data.results.profile.is_empty():
         return None
-    return _section("profile", parts=profile_parts(data.results, data.arms), conditions=conditions(len(data.arms)))
+    parts = profile_parts(data.results, data.arms)
+    return _section("profile", parts=parts, conditions=conditions(len(data.arms)), arms="arm")
 
 
 def course(data: StudyReportData) -> Markup | None:
@@ -268,6 +272,7 @@ def methods(data: StudyReportData) -> Markup:
         base=study.base,
         seeds=", ".join(map(str, study.seeds)),
         bootstrap_seeds=BOOTSTRAP_SEEDS,
+        size_seeds=SIZE_SEEDS,
         arms=arms,
         worlds={world: _values(values) for world, values in settings.items()},
     )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.metrics.estimates import error_of_mean
+from ecosystem.metrics.intervals import mean_interval
 from ecosystem.report import charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.findings import signed
@@ -17,7 +18,6 @@ from ecosystem.studies.analysis import Row
 from ecosystem.studies.report.data import StudyReportData, interval
 from ecosystem.studies.sensitivity import Index
 from ecosystem.studies.spec.measure import Measure
-from ecosystem.studies.statistics import mean_interval
 
 MORRIS = ("mu*: mean size of its effects", "sigma: their spread")
 SOBOL = ("alone", "with its interactions")

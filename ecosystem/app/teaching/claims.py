@@ -1,0 +1,154 @@
+"""What a story says that its reader will observe, as comparisons of metrics that the page checks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from ecosystem.app.worlds.run_view import RunView
+from ecosystem.errors import ScenarioError
+from ecosystem.formats import number
+from ecosystem.metrics.conditions import Comparison, measured
+from ecosystem.report import summaries
+from ecosystem.scenario.scenario import Scenario
+
+WITHIN = 3.0  # standard errors between a mean and its closed form
+WORLDS = ("first", "second")
+FORM = (
+    "write NAME.METRIC, one of < <= > >=, and a number or another NAME.METRIC, perhaps multiplied (labs.cross_entropy "
+    "< 0.9 * labs.cross_entropy@3), or NAME.METRIC follows law; NAME is web or a population of trainers, @3 a step, "
+    "and first: or second: before NAME one of two worlds"
+)
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
+_TERM = r"(?:(first|second):)?([A-Za-z0-9][\w-]*)(?:/(\d{1,9}))?\.([a-z][a-z0-9_]*)(?:@(\d{1,9}))?"
+_ALONE = re.compile(_TERM, re.ASCII)
+_COMPARED = re.compile(rf"\s*({_TERM})\s*(<=|>=|<|>)\s*(?:({_NUMBER})\s*\*\s*)?({_TERM}|{_NUMBER})\s*", re.ASCII)
+_LAW = re.compile(rf"\s*({_TERM})\s+follows\s+law\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A metric of a world, at a step or (None) at the last one of the scene."""
+
+    world: int
+    of: str
+    number: int | None
+    metric: str
+    step: int | None
+
+    @classmethod
+    def read(cls, text: str) -> Term:
+        """Read a term that the pattern has matched."""
+        world, of, who, metric, step = _ALONE.fullmatch(text).groups()  # type: ignore[union-attr]
+        place = WORLDS.index(world) if world else 0
+        return cls(place, of, None if who is None else int(who), metric, None if step is None else int(step))
+
+    def at(self, step: int) -> int:
+        """Return the step of the term in a scene that ends at this one."""
+        return step if self.step is None else self.step
+
+    def value(self, views: Sequence[RunView], step: int) -> float | None:
+        """Return the value in these worlds; None if it was not measured, or the step was not made."""
+        if self.world >= len(views) or views[self.world].last < self.at(step):
+            return None
+        rows = views[self.world].metrics.filter(pl.col("step") == self.at(step))
+        return measured(rows, self._comparison())
+
+    def problem(self, scenario: Scenario, step: int, worlds: int) -> str:
+        """Return why there is no such value at the end of a scene; "" if there is one."""
+        if self.world >= worlds:
+            return "there is no second world before a fork"
+        if self.at(step) > step:
+            return f"step {self.step} comes after the scene, which ends at step {step}"
+        return self._comparison().problem({name: trainer.count for name, trainer in scenario.trainers.items()})
+
+    def shown(self, step: int, worlds: int) -> str:
+        """Return the term in words."""
+        who = self.of if self.number is None else f"{self.of}/{self.number}"
+        where = f" in the {WORLDS[self.world]} world" if worlds > 1 else ""
+        return f"{self.metric.replace('_', ' ')} of {who} at step {self.at(step)}{where}"
+
+    def _comparison(self) -> Comparison:
+        return Comparison(self.of, self.number, self.metric, "<", 0.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out: whether a claim ``holds`` (None: not known yet), and the figures as a sentence."""
+
+    holds: bool | None
+    figures: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A term compared with a number, with ``factor`` times another term or (sign "law") with its closed form."""
+
+    term: Term
+    sign: str
+    factor: float
+    other: Term | None
+
+    @classmethod
+    def parse(cls, text: str) -> Claim:
+        """Read a claim; raise ScenarioError, with a sentence without a full stop, if it is none."""
+        if found := _LAW.fullmatch(text):
+            return cls(Term.read(found[1]), "law", 1.0, None)
+        found = _COMPARED.fullmatch(text)
+        if found is None:
+            raise ScenarioError(f"{text!r} is no claim: {FORM}")
+        left, sign, factor, right = found[1], found[7], found[8], found[9]
+        if _ALONE.fullmatch(right) and not re.fullmatch(_NUMBER, right):
+            return cls(Term.read(left), sign, float(factor or 1), Term.read(right))
+        if factor is not None:
+            raise ScenarioError(f"{text!r} is no claim: multiply the numbers; {FORM}")
+        return cls(Term.read(left), sign, float(right), None)
+
+    def problem(self, scenario: Scenario, step: int, worlds: int) -> str:
+        """Return why the claim cannot be checked at the end of a scene; "" if it can."""
+        for term in (self.term, self.other):
+            if term is not None and (problem := term.problem(scenario, step, worlds)):
+                return problem
+        if self.sign == "law" and not self._laws(scenario):
+            return f"the world has no [[theory]] for {self.term.metric} of {self.term.of}"
+        return ""
+
+    def outcome(self, views: Sequence[RunView], step: int) -> Outcome:
+        """Compare what came out in these worlds, for a scene that ends at a step."""
+        value = self.term.value(views, step)
+        name = self.term.shown(step, len(views))
+        if value is None:
+            return Outcome(None, f"{name}: not measured yet")
+        if self.sign == "law":
+            return self._beside_law(views[self.term.world], name, value, step)
+        limit = self.factor if self.other is None else self.other.value(views, step)
+        if limit is None:
+            return Outcome(None, f"{self.other.shown(step, len(views))}: not measured yet")  # type: ignore[union-attr]
+        told = f"{name}: {number(value)}"
+        if self.other is not None:
+            told += f"; {self.other.shown(step, len(views))}: {number(limit)}"
+            limit *= self.factor
+        if self.other is None or self.factor != 1:
+            told += f" (to be {_WORDS[self.sign]} {number(limit)})"
+        return Outcome(Comparison("", None, "", self.sign, limit).holds(value), told)
+
+    def _beside_law(self, view: RunView, name: str, value: float, step: int) -> Outcome:
+        own = pl.col("population") == self.term.of
+        when = pl.col("step") == self.term.at(step)
+        rows = summaries.means(summaries.members(view.metrics, self.term.metric)).filter(own & when)
+        expected = view.report_data.laws(self.term.metric).filter(own & when)["value"]
+        error = rows["error"][0] if rows.height else None
+        if expected.is_empty() or error is None or not math.isfinite(error):
+            return Outcome(None, f"{name}: no closed form to compare with")
+        told = f"{name}: {number(value)} ± {number(error)}; closed form: {number(expected[0])}"
+        return Outcome(abs(value - expected[0]) <= WITHIN * error, told)
+
+    def _laws(self, scenario: Scenario) -> bool:
+        return any(law.metric == self.term.metric and law.population == self.term.of for law in scenario.theory)
+
+
+_WORDS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
