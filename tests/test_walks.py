@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/walks.md").read_text(encoding="utf-8")
 _BLOCK = re.compile(r"(?:`(?P<file>[\w.]+)`:\n\n)?```(?P<sort>\w+)\n(?P<text>.*?)```", re.DOTALL)
-_FIGURE = re.compile(r"[0-9a-f]{12}|\d[\d,.:]*(?: ?(?:min|s|%|[kMG]B)\b)?")
+_FIGURE = re.compile(r"-?\b[0-9a-f]{12}\b|[+-]?\d[\d,.:]*(?: ?(?:min|s|%|[kMG]B)\b)?")
 _MARK = "@@ exit code "
 _PORT = "6379"  # of the cluster on the page
 
