@@ -141,7 +141,7 @@ def _scrub(browser: Any, address: str, steps: int, rounds: int) -> list[float]:
     page = _open(browser, address)
     page.wait_for_selector(".eco-chart[data-drawn]")
     page.evaluate(_WATCH)
-    page.locator(".eco-bar [role=slider]").first.focus()
+    page.locator(".eco-steps [role=slider]").first.focus()
     seconds: list[float] = []
     for _ in range(rounds):
         for step in [*range(1, steps + 1), *range(steps - 1, -1, -1)]:

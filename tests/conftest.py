@@ -13,6 +13,7 @@ from ecosystem.scenario.scenario import Scenario
 ROOT = Path(__file__).parent.parent
 # Never in the user's home; the same for all workers, and kept from one run of the tests to the next.
 os.environ.setdefault("ECOSYSTEM_CACHE", str(ROOT / ".cache"))
+KERNELS = Path(os.environ["ECOSYSTEM_CACHE"]).absolute() / "native"
 # Several processes share the cores. Threads of OpenMP that spin while they wait then cost up to thirty times as much.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 SMOKE = ROOT / "scenarios" / "smoke.toml"
@@ -41,10 +42,18 @@ def tiny(**changes) -> Scenario:
     return Scenario.load(SMOKE).override(TINY).override({k.replace("__", "."): v for k, v in changes.items()})
 
 
+def with_kernels(cache: Path) -> Path:
+    """Put the kernels that all tests share into a cache folder, since every compilation takes six seconds."""
+    for folder in (KERNELS, cache):
+        folder.mkdir(parents=True, exist_ok=True)
+    (cache / "native").symlink_to(KERNELS)
+    return cache
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Foundations, shared by all tests."""
-    return tmp_path_factory.mktemp("cache")
+    return with_kernels(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_a_chart_that_cannot_be_drawn_is_a_sentence_and_not_the_end_of_the_proce
 
 @pytest.mark.slow
 @enforced
-@pytest.mark.parametrize("gigabytes", [3, 12, 72, 80])
+@pytest.mark.parametrize("gigabytes", [3, 72, 80])
 def test_a_run_under_a_limit_keeps_its_steps(gigabytes, tmp_path):
     (tmp_path / "small.toml").write_text(SCENARIO)
     ended = limited(gigabytes, tmp_path, "run", "small.toml", "--threads", "1", "--out", "out")

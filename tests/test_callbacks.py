@@ -19,7 +19,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError, TrainingError
 from ecosystem.runs.callbacks import base
 from ecosystem.runs.callbacks.base import made, metric_curves, time_curves
-from ecosystem.runs.callbacks.notify import notified
+from ecosystem.runs.callbacks.notify import exit_at_sigterm, notified
 from ecosystem.runs.leftovers import other_files
 from ecosystem.runs.progress import RunProgress
 from ecosystem.runs.run import Run, folder_of
@@ -241,6 +241,19 @@ def test_wandb_writes_every_step_once_offline(scenario, tmp_path, unreported, mo
     written = {(step, tag): value for step, data in logged for tag, value in data.items()}
     assert {key: value for key, value in written.items() if not key[1].startswith("seconds/")} == expected
     assert len(list((whole.path / "wandb").glob("offline-run-*/*.wandb"))) == 2 and other_files(whole.store) == []
+
+
+def test_the_exit_code_at_sigterm_is_143_also_if_a_library_replaces_the_exception():
+    with pytest.raises(SystemExit) as ended, exit_at_sigterm():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except SystemExit:
+            raise SystemExit(1) from None  # as ray.wait does
+    assert ended.value.code == 143
+    with pytest.raises(SystemExit) as ended, exit_at_sigterm():
+        raise SystemExit(1)
+    assert ended.value.code == 1
 
 
 NOTE = f"\"{sys.executable}\" -c \"import json, os; json.dump(dict(os.environ), open(os.environ['NOTE'], 'w'))\""

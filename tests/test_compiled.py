@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ecosystem.cache import cache_folder
 from ecosystem.families.language.gpt2 import cohort as gpt2_cohort
 from ecosystem.families.language.gpt2 import compiled, compiled_training, kernels
 from ecosystem.families.language.gpt2.compiled import CompiledDecoder
@@ -249,12 +250,15 @@ def test_kernels_that_are_not_used_are_not_compiled(preset, device, monkeypatch)
 @here
 @pytest.mark.slow
 def test_a_damaged_library_is_compiled_again(monkeypatch, tmp_path):
-    monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
     compiler, instructions = shutil.which("c++"), torch.backends.cpu.get_cpu_capability()
-    path = kernels._build([compiler], instructions)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert kernels._build([compiler], instructions).stat().st_size > len(whole) // 2
+    path = kernels._build([compiler], instructions)  # whole, from the cache that tests share
+    damaged = tmp_path / path.relative_to(cache_folder())
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    shutil.copy(path.with_suffix(".sha256"), damaged.parent)
+    monkeypatch.setenv("ECOSYSTEM_CACHE", str(tmp_path))
+    assert kernels._build([compiler], instructions) == damaged
+    assert damaged.stat().st_size == path.stat().st_size
 
 
 @here

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import with_kernels
 from tests.fuzz import kills, tampering
 from tests.fuzz.campaign import run, upper_bound
 from tests.fuzz.targets import TARGETS
@@ -42,6 +43,8 @@ def test_altered_files_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_commands_end_as_undisturbed_ones(tmp_path):
+def test_killed_commands_end_as_undisturbed_ones(tmp_path, monkeypatch):
+    with_kernels(tmp_path / "cache")
+    monkeypatch.setenv("ECOSYSTEM_CACHE", "")  # the campaign sets it
     tally = kills.Campaign(tmp_path).kill("run", 3, 1)
     assert tally.kills >= 3 and tally.results and not tally.different

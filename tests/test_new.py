@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.beginning import languages as languages_module
 from ecosystem.beginning.draft import draft
 from ecosystem.beginning.sourcing import choose_source
 from ecosystem.beginning.survey import survey
 from ecosystem.cli.main import cli
+from ecosystem.corpus import languages as languages_module
 from ecosystem.corpus.languages import languages, script
 from ecosystem.errors import DataError, EcosystemError
 from ecosystem.scenario.inputs import missing_inputs

@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 
 import ecosystem
+from tests.conftest import with_kernels
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytest.importorskip("solara", reason="the extra view is not installed")
@@ -371,7 +372,7 @@ def test_steps_pressed_while_a_world_opens_or_steps_are_made(browser: object, tm
     gpt2 = 'preset = "gpt2-nano"\nfoundation.tokens = 60_000'  # opens within seconds rather than at once
     slow = SCENARIO.replace('preset = "unigram"', gpt2).replace("documents = 40", "documents = 200")
     (tmp_path / "slow.toml").write_text(slow, encoding="utf-8")
-    with served(tmp_path / "slow.toml", "--threads", "1", "--cache", tmp_path / "cache") as (address, _):
+    with served(tmp_path / "slow.toml", "--threads", "1", "--cache", with_kernels(tmp_path / "cache")) as (address, _):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})  # type: ignore[attr-defined]
         page.set_default_timeout(WAIT)
         page.goto(address)

@@ -104,7 +104,7 @@ def WorldCharts(chart_set: ChartSet, number: int, step: int, news: str, metrics:
                 missing="This was not measured." if ended else "Shown from the first step that measures it.",
                 canvas=graph and view.places.height > world_charts.CROWDED,
                 children=[Animation(view, drawn[number], view.last)] if graph and view.last > 0 else [],
-            )
+            ).key(f"{name} {arguments[0] if name == 'instruments' else ''}")
 
 
 def panels_of(

@@ -70,7 +70,7 @@ def _selectors(tables: Tables, choice: Choice, address: Address, selections: boo
     """Show the choices in one row."""
     titles = {name: tables.title(choice.table, name) for name in tables.offered(choice.table)}
     named = {title: name for name, title in titles.items()}
-    with solara.Div(classes=["eco-bar"]):
+    with solara.Div(classes=["eco-bar", "eco-choices"]):
         if selections:
             solara.Select(
                 "rows",
@@ -83,9 +83,10 @@ def _selectors(tables: Tables, choice: Choice, address: Address, selections: boo
             solara.Select(
                 key, list(named), titles[name], lambda title, key=key: address.set(**{key: named[title]}), dense=True
             )
-        colours = {NONE: NONE, **named}
-        shown = titles.get(choice.colour, NONE)
-        solara.Select("colour", list(colours), shown, lambda title: address.set(colour=colours[title]), dense=True)
+        if choice.mark != "boxes":  # which have one colour
+            colours = {NONE: NONE, **named}
+            shown = titles.get(choice.colour, NONE)
+            solara.Select("colour", list(colours), shown, lambda title: address.set(colour=colours[title]), dense=True)
         suited = marks_for(tables, choice.table, choice.x, choice.y)
         marks = [mark for mark in MARKS if mark in suited]
         solara.Select("mark", marks, choice.mark, lambda mark: address.set(mark=mark), dense=True)

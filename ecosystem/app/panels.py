@@ -46,12 +46,12 @@ def Worlds(session: SessionModel, address: Address) -> None:
         solara.Warning(
             f"{sorts}: the measures of their models cannot be compared, but the content of the web and refusals can."
         )
-    _step_slider(session)
-    if any(len(options) > 1 for options in choices.values()):
-        with solara.Div(classes=["eco-bar"]):
-            for key, options in choices.items():
-                if len(options) > 1:
-                    _selector(key, options, metrics[key], lambda key, metric: address.set(**{key: metric}))
+    with solara.Div(classes=["eco-steps"]):  # always there, or what follows would be made again when it appears
+        _step_slider(session)
+    with solara.Div(classes=["eco-bar"]):
+        for key, options in choices.items():
+            if len(options) > 1 and key in metrics:
+                _selector(key, options, metrics[key], lambda key, metric: address.set(**{key: metric}))
     if len(views) > 1:
         Differences(views, tuple(id(view.scenario) for view in views), bool(session.live_runs))
     with solara.Div(classes=["eco-worlds", *(["eco-two"] if len(session.views) > 1 else [])]):
@@ -87,8 +87,7 @@ def _step_slider(session: SessionModel) -> None:
     calendars = {view.scenario.calendar for view in session.views if view is not None}
     if len(calendars) == 1 and (calendar := calendars.pop()) is not None:
         title += f": {calendar.shown(session.step_shown)}"
-    with solara.Div(classes=["eco-steps"]):
-        solara.SliderInt(title, session.step_shown, on_value=show, max=session.last)
+    solara.SliderInt(title, session.step_shown, on_value=show, max=session.last)
 
 
 def _selector(key: str, options: Mapping[str, str], metric: str, choose: Callable[[str, str], None]) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecosystem.app import LIBRARY
-from ecosystem.app.worlds.session_model import SessionConfig, stored
+from ecosystem.app.worlds.run_view import stored
+from ecosystem.app.worlds.session_model import SessionConfig
 from ecosystem.errors import EcosystemError
 from ecosystem.report.html import library
 

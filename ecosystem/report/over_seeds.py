@@ -38,8 +38,7 @@ def add_link(run: Run) -> bool:
     added = link(run)
     if EMPTY not in content or added == EMPTY:
         return False
-    with run.store.lock():
-        new = content.replace(EMPTY, added, 1).encode()
-        note_digests(run.path / CHARTS, {"../report.html": new})
-        run.store.write("report.html", new)
+    new = content.replace(EMPTY, added, 1).encode()
+    note_digests(run.path / CHARTS, {"../report.html": new})
+    run.store.write("report.html", new)
     return True

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from html import unescape
 
 import numpy as np
 import polars as pl
@@ -11,9 +13,12 @@ from click.testing import CliRunner
 from ecosystem.cli.comparing import seeds_of
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError
+from ecosystem.report.findings import plus_minus
+from ecosystem.report.over_seeds import EMPTY, add_link, folder_over_seeds, link
 from ecosystem.runs.run import Run
-from ecosystem.studies.comparison.groups import courses, differences, groups_of, open_runs, over_seeds, settings
+from ecosystem.studies.comparison.groups import Group, courses, differences, groups_of, open_runs, over_seeds, settings
 from ecosystem.studies.comparison.page import Comparison
+from ecosystem.studies.comparison.seeds import Seeds
 from tests.conftest import tiny
 from tests.invented_runs import invent, scenario
 
@@ -76,6 +81,7 @@ def test_differences_are_paired_by_common_seeds(runs):
     assert row["by"] == "paired seeds" and row["seeds"] == 3
     assert row["difference"] == pytest.approx(SHIFT)
     assert row["high"] - row["low"] < 1e-6 < NOISE  # the noise of seeds is common to both
+    assert row["size"] is None  # the difference is that at every seed
 
 
 def test_without_common_seeds_intervals_are_welchs_and_of_single_runs_those_of_measurement(runs):
@@ -116,6 +122,65 @@ def test_the_command_writes_one_page_and_tables(runs, tmp_path):
     assert pl.read_parquet(page.parent / "differences.parquet").height > 10
     plain = json.loads(CliRunner().invoke(cli, ["compare", *places, "--out", str(tmp_path), "--json"]).output)
     assert plain["groups"][0]["seeds"] == [1, 2, 3] and plain["report"] == str(page)
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    monkeypatch.setattr("ecosystem.report.charts.pictures", lambda spec: (b"<svg/>", b"png"))
+
+
+def test_the_folder_of_a_scenario_has_a_report_over_its_seeds(runs, unrendered):
+    folder, first, _, noise = runs
+    linked, page_of_run = first[1], first[1].path / "report.html"
+    linked.store.write("report.html", f"<main>{EMPTY}</main>".encode())
+    said = CliRunner().invoke(cli, ["report", str(linked.path.parent)])
+    assert said.exit_code == 0, said.exception
+    page = folder / "seeds" / linked.path.parent.name / "report.html"
+    assert said.output == f"{page}\n"
+    text = unescape(page.read_text())
+    assert "1, 2 and 3 (n = 3)" in text and text.count("@misc{invented-") == 3 and "Any increase of risk" in text
+    address = f"../../{linked.path.parent.name}/2/report.html"
+    assert f'<a href="{address}">seed 2</a>' in text and (page.parent / address).samefile(page_of_run)
+    link_of_run = re.search(r'href="([^"]*)"', page_of_run.read_text())[1]
+    assert (linked.path / link_of_run).samefile(page) and linked.notes() == []
+
+    row = only(pl.read_parquet(page.parent / "over_seeds.parquet"), **NAIVE, step=2)
+    assert row["error"] == pytest.approx(np.std(noise, ddof=1) / math.sqrt(3))
+    assert plus_minus(row["mean"], row["error"], 3) in text
+    effect = only(pl.read_parquet(page.parent / "contrasts.parquet"), metric="distinct_2", population="filtered")
+    assert effect["seeds"] == 3 and effect["low"] <= effect["difference"] <= effect["high"]
+    profile = pl.read_parquet(page.parent / "profile.parquet")
+    assert set(profile["seed"]) == {1, 2, 3} and profile["definition"].n_unique() == 8
+
+
+def test_a_report_written_later_links_to_the_one_over_seeds(runs, tmp_path):
+    first = runs[1]
+    run = invented(tmp_path, first[0].scenario, 1, 0.0)
+    assert link(run) == EMPTY and not add_link(run)  # no report over seeds, no report of the run
+    page = folder_over_seeds(run.path.parent) / "report.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    assert link(run).startswith('<p class="seeds">') and link(run).count("../../seeds/") == 1
+    run.store.write("report.html", b"a page of an earlier release")
+    assert not add_link(run)
+
+
+def test_populations_are_compared_seed_by_seed(runs, unrendered):
+    """Differences between populations: 0.1, 0.2 and 0.6 by seed, so that g = 0.5642 x 0.3 / 0.2646."""
+    [group] = groups_of(runs[1])
+    series = courses(group, 2)
+    shifts = (
+        pl.when(pl.col("of") == "filtered").then(pl.col("seed").replace_strict({1: 0.1, 2: 0.2, 3: 0.6})).otherwise(0)
+    )
+    same = series.with_columns(value=pl.lit(4.0) + pl.col("seed") + shifts)
+    seeds = Seeds(group, 2, same, over_seeds(same))
+    filtered, anchored = seeds.contrasts(["cross_entropy"])
+    assert filtered.paired.mean == pytest.approx(0.3) and anchored.paired.mean == 0
+    assert filtered.size.mean == pytest.approx(0.56419 * 0.3 / math.sqrt(0.07), rel=1e-4) and anchored.size is None
+    assert filtered.holm == pytest.approx(2 * filtered.p) and filtered.base_mean == pytest.approx(6)
+    assert seeds.final("cross_entropy", "naive") == pytest.approx((6, 1 / math.sqrt(3), 3))
+    alone = Seeds(Group("one", group.runs[:1]), 2, series.filter(seed=1), over_seeds(series.filter(seed=1)))
+    assert alone.contrasts(["cross_entropy"]) == [] and alone.final("cross_entropy", "naive")[1] is None
 
 
 @pytest.mark.parametrize(

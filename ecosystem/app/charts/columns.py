@@ -17,11 +17,13 @@ from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 
 POINTS = 2000  # rows drawn as points, at most
 BINS, BOXES = 30, 12  # intervals of a number, as cells of a heat map and as boxes
+LEVEL = 6  # categories, at most, whose names are level below an axis
 FEW = 40  # different whole numbers, at most, around which points are spread
 MOST = 12  # categories shown, at most; the rarer ones together
 MARKS = ("points", "heat map", "boxes")
 NONE = "nothing"  # the choice of no colour
 _WHISKERS = {"low": 0.05, "first": 0.25, "middle": 0.5, "third": 0.75, "high": 0.95}
+_ACROSS = {"vertical": "horizontal", "horizontal": "vertical"}  # the direction of a median in a box
 _ORIGINS = {"domain": ["human", "synthetic"], "range": [HUMAN, SYNTHETIC]}
 
 
@@ -135,15 +137,17 @@ def _boxes(rows: pl.DataFrame, tables: Tables, choice: Choice) -> tuple[dict[str
         low = rows[across].min()
         middles = ((pl.col(across) - low) / width).floor() * width + low + (width / 2 if width > 1 else 0)
         rows = rows.with_columns(middles.alias(across))
+        group["scale"]["domain"] = [group["scale"]["domain"][0] - width / 2, group["scale"]["domain"][1] + width / 2]
     quantiles = {name: pl.col(along).quantile(share, "linear") for name, share in _WHISKERS.items()}
     data = rows.group_by(across, maintain_order=True).agg(**quantiles, n=pl.len()).sort(across)
     axis = _axis(tables, choice, along, rows)
     axis["scale"]["domain"] = _domain(pl.concat([data["low"], data["high"]]))
-    layers = []
+    orient = "vertical" if along == "y" else "horizontal"
+    layers: list[dict[str, Any]] = []
     for mark, low_end, high_end in (
         ({"type": "rule", "style": "soft"}, "low", "high"),
-        ({"type": "bar", "size": 14, "opacity": 0.75}, "first", "third"),
-        ({"type": "tick", "style": "ink", "size": 14, "thickness": 2}, "middle", ""),
+        ({"type": "bar", "size": 14, "opacity": 0.75, "orient": orient}, "first", "third"),
+        ({"type": "tick", "style": "ink", "size": 14, "thickness": 2, "orient": _ACROSS[orient]}, "middle", ""),
     ):
         encoding: dict[str, Any] = {across: group, along: {**axis, "field": low_end}}
         if high_end:
@@ -172,7 +176,9 @@ def _axis(tables: Tables, choice: Choice, channel: str, rows: pl.DataFrame) -> d
     title = tables.title(choice.table, name, unit=True)
     if tables.is_category(choice.table, name):
         domain = rows[channel].value_counts(sort=True)[channel].to_list()
-        return {"field": channel, "type": "nominal", "title": title, "scale": {"domain": sorted(domain)}}
+        angle = 0 if channel == "y" or len(domain) <= LEVEL else -40
+        named = {"labelAngle": angle, "labelLimit": 120, "grid": False}
+        return {"field": channel, "type": "nominal", "title": title, "scale": {"domain": sorted(domain)}, "axis": named}
     axis: dict[str, Any] = {"tickCount": 6, "format": "~s"}
     if rows[channel].dtype.is_integer():
         axis["tickMinStep"] = 1

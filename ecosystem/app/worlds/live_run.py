@@ -6,7 +6,6 @@ those of ``ecosystem run`` for the scenario with the changes made so far.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -14,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ecosystem.app.worlds.keeping import kept
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.corpus.schema import Snapshot
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
-from ecosystem.runs.environment import Machine, write_environment
+from ecosystem.runs.environment import Machine
 from ecosystem.runs.execute import begin
-from ecosystem.runs.files import io_errors, relative_path
-from ecosystem.runs.records import PRUNED
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.runs.store import Store
 from ecosystem.scenario.scenario import Scenario
@@ -66,7 +64,7 @@ class LiveRun:
         self.scenario, self.news, self._progressed = scenario, news, progressed
         self.folder = out
         self.state: State = "opening"
-        self.progress = Progress("loading of the libraries")
+        self.progress = Progress("loading of the libraries" if branch is None else "")
         self.error: str | None = None
         self.view: RunView | None = None
         self.seconds = 0.0  # duration of the last step
@@ -180,40 +178,9 @@ class LiveRun:
         try:
             if self.view is None or self.view.run.path != self.folder:
                 raise EcosystemError("this world has made no step of its own yet; there is nothing to keep.")
-            target = folder_of(self.scenario, out)
-            if target.exists():
-                raise EcosystemError(
-                    f"{target}: a run of this scenario exists already, with {max(0, Store(target).last())} of "
-                    f"{self.scenario.steps} steps; nothing was written."
-                )
-            part = target.with_name(f".{target.name}.part")
-            try:
-                with io_errors(target):
-                    self._copy(part, target)
-                    part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-            return target
+            return kept(Store(self.folder), self.scenario, self.base, out)
         finally:
             self._writing.release()
-
-    def _copy(self, part: Path, target: Path) -> None:
-        """Write a complete run folder at ``part``, to be moved to ``target``."""
-        store = Store(self.folder)
-        files: list[tuple[Path, str]] = []
-        for commit in store.commits():
-            holder = store.owning_store(commit.step).folder
-            present = [name for name in commit.files if name.split("/")[0] not in PRUNED or (holder / name).exists()]
-            files += [(holder, name) for name in (*present, f"commits/{commit.step:06d}.json")]
-        for folder, name in files:
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, part / name)
-        environment = {**Run(self.folder).environment, "base": relative_path(self.base, target)}
-        copy = Store(part)
-        for name in ("web.graphml", "web.gexf"):
-            copy.write(name, (self.folder / name).read_bytes())
-        write_environment(copy, environment)
-        copy.write("scenario.toml", self.scenario.to_toml().encode())
 
     def close(self) -> None:
         """Stop for good; a step under way is abandoned."""
@@ -239,6 +206,7 @@ class LiveRun:
                 self.progress = Progress("layout of the sites")
                 self._progressed()
                 self._show(RunView(Run.open(self.folder), self.scenario))
+                self.progress = Progress()
             else:  # built at its first step; until then its parent's steps are shown
                 self._show(RunView(self.branch.parent, self.scenario, through=self.branch.step))
             while self._next():

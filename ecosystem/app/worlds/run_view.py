@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import cache
+from pathlib import Path
 
 import polars as pl
 
@@ -130,3 +132,11 @@ class RunView:
 
     def _on_sites(self, step: int) -> pl.DataFrame:
         return self.live(step).group_by("site").agg(documents=pl.len(), value=pl.col("synthetic").mean())
+
+
+@cache
+def stored(path: Path) -> RunView:
+    """Read a stored run and lay out its web; cached for all tabs."""
+    view = RunView(Run.open(path))
+    _ = view.places, view.links
+    return view

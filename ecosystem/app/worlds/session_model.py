@@ -14,7 +14,6 @@ import threading
 import weakref
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ import mesa
 
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.worlds.live_run import LiveRun
-from ecosystem.app.worlds.run_view import RunView
+from ecosystem.app.worlds.run_view import RunView, stored
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
@@ -55,14 +54,6 @@ class SessionConfig:
         if self.scenario is not None:
             return self.scenario.name
         return " and ".join(f"{path.parent.name}/{path.name}" for path in self.runs)
-
-
-@cache
-def stored(path: Path) -> RunView:
-    """Read a stored run and lay out its web; cached for all tabs."""
-    view = RunView(Run.open(path))
-    _ = view.places, view.links
-    return view
 
 
 class SessionModel(mesa.Model):

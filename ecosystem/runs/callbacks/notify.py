@@ -57,16 +57,26 @@ def _call(command: str, facts: Mapping[str, object]) -> None:
 
 @contextmanager
 def exit_at_sigterm() -> Iterator[None]:
-    """Exit at SIGTERM, which batch systems send before they kill, by an exception, so that all learn of the end."""
+    """Exit at SIGTERM, which batch systems send before they kill, by an exception, so that all learn of the end.
+
+    The exit code is 143, also if a library replaces the exception, as Ray does while it waits (by exit code 1).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    terminated = False
+
+    def terminate(number: int, frame: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except SystemExit:
+        if terminated:
+            raise SystemExit(_TERMINATED) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(_TERMINATED)

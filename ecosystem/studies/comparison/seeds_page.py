@@ -30,6 +30,7 @@ from ecosystem.studies.results import write_table
 from ecosystem.studies.statistics import Effect
 
 PAGES = environment(Path(__file__).with_name("templates"))
+APART = ("isolated", "islands")  # kinds of webs whose populations do not read each other
 CHARTS = 12  # at most, of metrics of models
 COLUMNS = 12  # at most, of the table of final figures
 QUOTED = 3  # populations that are compared with the first in a sentence, at most
@@ -69,6 +70,7 @@ def write_seeds(seeds: Seeds, folder: Path) -> Path:
         "compared": len(populations) > 1,
         "base": populations[0] if populations else "",
         "n": seeds.number,
+        "shared": scenario.web.graph not in APART,
         "profile": _profile(seeds),
         "every": _every(seeds),
         "runs": _runs(seeds, folder),
@@ -110,7 +112,7 @@ def _facts(seeds: Seeds) -> dict[str, object]:
     numbers = [run.seed for run in seeds.group.runs]
     facts = {
         "seeds": f"{listed([str(n) for n in numbers])} (n = {len(numbers)})",
-        "steps": seeds.last,
+        "steps": f"{seeds.last} of {scenario.steps}" if seeds.last < scenario.steps else str(seeds.last),
         "dates": None if scenario.calendar is None else scenario.calendar.span(0, seeds.last),
         "populations": len(seeds.populations) or None,
     }
@@ -153,14 +155,18 @@ def _ends(effect: Effect) -> str:
 
 
 def _charts(seeds: Seeds) -> dict[str, Any]:
-    """Return the charts over steps by name: models, then what the web and training sets consist of."""
+    """Return the charts over steps by name: models, then what the web and training sets consist of.
+
+    Metrics that are always zero, such as repetitions or collapses that do not occur, are not drawn.
+    """
     scenario = seeds.group.scenario
     theme = ChartTheme(seeds.populations, seeds.last, calendar=scenario.calendar)
     drawn: dict[str, Any] = {}
-    for metric in seeds.metrics[:CHARTS]:
-        quality = run_charts.QUALITY.get(metric)
-        title, axis, form, log = quality or (_title(metric), _unit(metric), ".3~g", False)
-        labels = ChartLabels(title, _SHOWN, axis, form, "half of the 95 % interval", "seeds")
+    moving = seeds.series.filter(pl.col("value") != 0)["metric"].unique().to_list()
+    for metric in [metric for metric in seeds.metrics if metric in moving][:CHARTS]:
+        _, axis, form, log = run_charts.QUALITY.get(metric) or ("", "", ".3~g", False)
+        axis = axis if log else _unit(metric)
+        labels = ChartLabels(_title(metric), _SHOWN, axis, form, "half of the 95 % interval", "seeds")
         drawn[metric] = _over_steps(seeds, metric, theme, labels, laws=seeds.readers[0].laws(metric), log=log)
         if drawn[metric] is None:
             drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="community")
