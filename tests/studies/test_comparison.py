@@ -117,6 +117,7 @@ def test_the_command_writes_one_page_and_tables(runs, tmp_path):
     page = tmp_path / said.output.splitlines()[-1]
     html = page.read_text()
     assert "trainers.naive.scrape.docs" in html and "3 paired seeds" in html
+    assert 'id="profile"' in html and "runs of each scenario" in html and " of 3" in html
     assert "trainers.naive.scrape.docs" in said.output and "+0.25" in said.output
     assert (page.parent / "charts/cross_entropy_naive.svg").exists()
     assert pl.read_parquet(page.parent / "differences.parquet").height > 10

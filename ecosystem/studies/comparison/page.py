@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from ecosystem.formats import counted
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
-from ecosystem.report.html import Figure, Source, Table, environment, tinted
+from ecosystem.report.html import Figure, Source, Table, environment, render, tinted
 from ecosystem.report.over_seeds import add_link
+from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_title
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
 from ecosystem.studies.comparison.seeds import Seeds
 from ecosystem.studies.comparison.seeds_page import write_seeds
+from ecosystem.studies.report.pages import PAGES as STUDY_PAGES
+from ecosystem.studies.report.profile import profile_part
 from ecosystem.studies.results import write_table
 
 PAGES = environment(Path(__file__).with_name("templates"))
@@ -45,6 +49,11 @@ class Comparison:
         series = [courses(group, last) for group in groups]
         compared = differences(series) if len(groups) > 1 else pl.DataFrame()
         return cls(list(groups), last, series, over_seeds(pl.concat(series)), compared, settings(groups))
+
+    def seeds(self) -> Iterator[Seeds]:
+        """Yield each scenario over its seeds."""
+        for group, series in zip(self.groups, self.series, strict=True):
+            yield Seeds(group, self.last, series, self.summary.filter(pl.col("group") == group.name))
 
     @property
     def final(self) -> pl.DataFrame:
@@ -102,9 +111,7 @@ def write(comparison: Comparison, folder: Path, title: str) -> Path:
     One scenario over its seeds has another page than several scenarios, and the reports of its runs link to it.
     """
     if len(comparison.groups) == 1:
-        page = write_seeds(
-            Seeds(comparison.groups[0], comparison.last, comparison.series[0], comparison.summary), folder
-        )
+        page = write_seeds(next(comparison.seeds()), folder)
         for run in comparison.groups[0].runs:
             add_link(run)
         return page
@@ -128,17 +135,38 @@ def write(comparison: Comparison, folder: Path, title: str) -> Path:
         "title": title,
         "description": "",
         "facts": {"step": comparison.last, "scenarios": len(names), "runs": sum(len(g.runs) for g in groups)},
-        "titles": {f"part-{i}": name for i, (name, _) in enumerate(tables)} | {"courses": "Over time"},
+        "titles": _titles([name for name, _ in tables]),
         "groups": [tinted(names, group.name, counted(len(group.runs), "seed")) for group in groups],
         "tables": tables,
         "figures": figures,
         "method": _method(comparison),
+        "profile": _profile(comparison, names),
     }
     with store.lock():
         write_table(store, "over_seeds", comparison.summary)
         if comparison.differences.height:
             write_table(store, "differences", comparison.differences)
         return publish(store, "comparison.html", context, specs, len(names), PAGES)
+
+
+def _titles(tables: Sequence[str]) -> dict[str, str]:
+    first, *others = [(f"part-{i}", name) for i, name in enumerate(tables)]
+    return dict([first, ("courses", "Over time"), *others, ("profile", "Collapse profile")])
+
+
+def _profile(comparison: Comparison, names: Sequence[str]) -> Markup:
+    """Return in how many runs of each scenario the definitions of collapse hold, for each population."""
+    verdicts, changes = [], []
+    for seeds in comparison.seeds():
+        verdicts.append(seeds.verdicts.with_columns(arm=pl.lit(seeds.group.name)))
+        changes.append(seeds.changes.with_columns(arm=pl.lit(seeds.group.name)))
+    every, moved = pl.concat(verdicts), pl.concat(changes)
+    calendar = comparison.groups[0].scenario.calendar
+    parts = [
+        profile_part(of, every.filter(population=of), moved.filter(population=of), names, calendar, "runs")
+        for of in every["population"].unique(maintain_order=True)
+    ]
+    return render("study/profile.html", STUDY_PAGES, parts=parts, conditions=conditions(len(names)), arms="scenario")
 
 
 def _charts(comparison: Comparison) -> dict[str, Any]:

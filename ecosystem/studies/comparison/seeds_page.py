@@ -257,7 +257,7 @@ def _profile(seeds: Seeds) -> Markup | None:
         "population",
     )
     return render(
-        "study/profile.html", STUDY_PAGES, parts=[part], conditions=conditions(len(seeds.populations)), arms=False
+        "study/profile.html", STUDY_PAGES, parts=[part], conditions=conditions(len(seeds.populations)), arms=""
     )
 
 

@@ -181,7 +181,7 @@ def profile(data: StudyReportData) -> Markup | None:
     if not data.study.compares or data.results.profile.is_empty():
         return None
     parts = profile_parts(data.results, data.arms)
-    return _section("profile", parts=parts, conditions=conditions(len(data.arms)), arms=True)
+    return _section("profile", parts=parts, conditions=conditions(len(data.arms)), arms="arm")
 
 
 def course(data: StudyReportData) -> Markup | None:
