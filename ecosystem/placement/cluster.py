@@ -31,7 +31,10 @@ def connect(address: str | None, cpus: int) -> tuple[Any, bool]:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
     except (OSError, ValueError, RuntimeError) as problem:
         where = f"--address {address}: no Ray cluster responds" if address else "Ray cannot be started"
-        raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).") from None
+        token = (
+            " If it asks for a token, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token here." if address else ""
+        )
+        raise EcosystemError(f"{where} ({str(problem).splitlines()[0]}).{token}") from None
     return ray, True
 
 

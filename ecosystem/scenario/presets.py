@@ -72,7 +72,9 @@ def _similar_scenarios(file: Path) -> str:
     names = [p.stem for p in file.parent.glob("*.toml")] if is_folder(file.parent) else []
     if hint := nearest(file.stem, names):
         return hint.replace('"?', '.toml"?')  # compared without the common suffix, which would dominate
-    return nearest(file.stem, shipped) if is_name(file) else ""
+    if not is_name(file):
+        return ""
+    return nearest(file.stem, shipped) or "; `ecosystem list scenarios` and `list studies` name those that come with it"
 
 
 STUDIES = "studies"  # the subfolder of scenarios that holds studies and frontiers
