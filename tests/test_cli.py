@@ -393,10 +393,10 @@ def test_the_python_surface(tmp_path, cache, monkeypatch):
             ecosystem.EcosystemError, match=r"path of its file \(see (Scenario|Study|Frontier)\.load\), not None"
         ):
             call(None)
-    for asked in (lambda: ecosystem.branch(run, "1"), lambda: ecosystem.branch(run, 1, ["a=5"])):
+    for asked in (lambda: ecosystem.branch(run, "one"), lambda: ecosystem.branch(run, 1, ["a=5"])):
         with pytest.raises(
             ecosystem.EcosystemError,
-            match=r"step: give a whole number of at least 0, not '1'|give a dict from dotted paths",
+            match=r"'one' is no step; give its number|give a dict from dotted paths",
         ):
             asked()
     with pytest.raises(ecosystem.EcosystemError, match="give a dict from dotted paths to values"):

@@ -12,10 +12,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted([*(DOCS / "howto").glob("*.md"), DOCS / "run-folder.md"])
 
 
-def run_blocks(page: Path, cache: str) -> int:
+def run_blocks(page: Path) -> int:
     """Run the Python blocks of a page in this process; return how many there are."""
     os.chdir(DOCS.parent)
-    os.environ["ECOSYSTEM_CACHE"] = cache
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     names: dict = {"__name__": "howto"}
     for block in blocks:
@@ -25,11 +24,11 @@ def run_blocks(page: Path, cache: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run(page, cache):
+def test_blocks_run(page):
     # In a process of its own, since what a page registers is there for good.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        assert pool.submit(run_blocks, page, str(cache)).result() >= 3
+        assert pool.submit(run_blocks, page).result() >= 3
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "howto"], ids=lambda page: page.stem)

@@ -70,10 +70,9 @@ def test_every_notebook_is_tested_and_stored_without_results():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", CLAIMS)
-def test_cells_run(name, tmp_path, cache, monkeypatch):
+def test_cells_run(name, tmp_path, monkeypatch):
     if name == "fitted_web":
         pytest.importorskip("optuna", reason="the extra fit is not installed")
-    monkeypatch.setenv("ECOSYSTEM_CACHE", str(cache))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     cards, charts, claims = CLAIMS[name]

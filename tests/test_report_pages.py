@@ -120,9 +120,14 @@ def test_every_chart_has_its_data_as_a_file(run, specs):
     assert naive["members"].to_list() == [2] * naive.height and naive.height >= measured["step"].n_unique()
 
 
+ODD_DATA = {
+    "means": [{"date": 1_654_041_600_000, "label": 'a "b", c', "_place": 3, "on": True, "value": None}],
+    "_names of level": [{"place": 1}],
+}
+
+
 def test_data_keep_commas_quotes_and_dates():
-    rows = [{"date": 1_654_041_600_000, "label": 'a "b", c', "_place": 3, "on": True, "value": None}]
-    text = charts.csv_of({"datasets": {"means": rows, "_names of level": [{"place": 1}]}})
+    text = charts.csv_of({"datasets": ODD_DATA})
     assert text == 'part,date,label,on,value\nmeans,2022-06-01,"a ""b"", c",true,\n'
 
 
@@ -264,11 +269,12 @@ def test_tab_reaches_every_control_in_order_with_a_visible_focus(opened):
     reached = []
     for _ in range(count):
         page.keyboard.press("Tab")
-        number, outline = page.evaluate(
-            "[document.activeElement.dataset.number, parseFloat(getComputedStyle(document.activeElement).outlineWidth)]"
+        number, style, outline = page.evaluate(
+            """(() => { const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+               return [document.activeElement.dataset.number, outlineStyle, parseFloat(outlineWidth)]; })()"""
         )
         reached.append(number)
-        assert outline >= 2, page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
+        assert style == "solid" and outline >= 2, page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
     assert reached == [str(i) for i in range(count)] and count > 80
 
 
@@ -320,6 +326,7 @@ def test_the_page_gives_the_data_without_its_folder(opened, run, specs, tmp_path
     page = opened(viewport={"width": 1200, "height": 900})
     for name, spec in specs.items():
         assert rows_of(page.evaluate("(name) => csv(specs[name].datasets)", name)) == rows_of(charts.csv_of(spec)), name
+    assert rows_of(page.evaluate("csv", ODD_DATA)) == rows_of(charts.csv_of({"datasets": ODD_DATA}))
     with page.expect_download() as download:
         page.locator("[data-csv=refusals]").click()
     assert download.value.suggested_filename == "refusals.csv"
@@ -331,6 +338,7 @@ def test_the_page_gives_the_data_without_its_folder(opened, run, specs, tmp_path
 def test_paper_shows_whole_light_charts_and_what_is_folded(opened, mode, tmp_path):
     page = opened(viewport={"width": PAPER, "height": 1000}, color_scheme=mode)
     page.emulate_media(media="print", color_scheme=mode)
+    unfolded = page.evaluate("document.querySelectorAll('details.block[open]').length")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.wait_for_function(
         "[...document.querySelectorAll('[data-as]')].every((one) => one.dataset.as.startsWith('light ')"
@@ -343,13 +351,15 @@ def test_paper_shows_whole_light_charts_and_what_is_folded(opened, mode, tmp_pat
     )
     assert len(boxes) > 15 and all(left >= 0 and right <= PAPER for left, right in boxes)
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    cut = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert page.evaluate(cut) == 0
     drawn = page.evaluate("[...document.querySelectorAll('.chart svg')].map((one) => one.outerHTML).join('')")
     assert charts.LIGHT.populations[0] in drawn and charts.DARK.populations[0] not in drawn
     assert page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("document.querySelectorAll('details.block:not([open])').length") == 0
     assert not page.locator("button, nav, .about").locator("visible=true").count()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate("document.querySelectorAll('details.block[open]').length") == 0
+    assert page.evaluate("document.querySelectorAll('details.block[open]').length") == unfolded
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert Path(tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 

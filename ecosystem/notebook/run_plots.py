@@ -10,7 +10,7 @@ import polars as pl
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.metrics.catalogue import definitions
 from ecosystem.notebook.chart_set import ChartSet
-from ecosystem.report import charts, run_charts, summaries
+from ecosystem.report import charts, run_charts, summaries, tail_charts
 from ecosystem.report.charts import LIGHT, ChartLabels, Scheme
 from ecosystem.report.data import RunReportData
 from ecosystem.report.panels import site_map
@@ -64,7 +64,7 @@ class RunPlots(ChartSet):
 
     def vocabulary(self) -> ChartType:
         """Draw the share of the human vocabulary that each population kept, from frequent to rare words."""
-        return self._drawn(run_charts.vocabulary(self._data), "vocabulary_kept")
+        return self._drawn(tail_charts.vocabulary(self._data), "vocabulary_kept")
 
     def tails(self, metric: str = "cross_entropy_rare") -> ChartType:
         """Draw what happens to rare text.
@@ -72,8 +72,8 @@ class RunPlots(ChartSet):
         ``metric``: ``cross_entropy_rare``, ``cross_entropy_frequent``, ``cross_entropy_synthetic``, ``next_token_l1``
         or ``radioactivity_z``.
         """
-        _require(metric, [*run_charts.BY_FREQUENCY, *run_charts.DISTANCES])
-        return self._drawn(run_charts.tails(self._data).get(metric), metric)
+        _require(metric, [*tail_charts.BY_FREQUENCY, *tail_charts.DISTANCES])
+        return self._drawn(tail_charts.tails(self._data).get(metric), metric)
 
     def parameter(self, metric: str) -> ChartType:
         """Draw a metric of models of vectors or categories, such as ``variance``, with its closed forms dashed."""

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ecosystem.metrics.estimates import error_of_share
 from ecosystem.policies.base import Adder
-from ecosystem.report import charts, run_charts, summaries, tables
+from ecosystem.report import charts, run_charts, summaries, tables, tail_charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import plus_minus
@@ -129,12 +129,12 @@ def _diversity(data: RunReportData) -> Markup:
     figures = _figures_of(
         data, "text_", {metric: run_charts.diversity(data, metric) for metric in run_charts.texts(data)}
     )
-    vocabulary = run_charts.vocabulary(data)
+    vocabulary = tail_charts.vocabulary(data)
     return _section(
         "diversity",
         figures=figures,
         vocabulary=[] if vocabulary is None else [data.figure("vocabulary_kept", vocabulary, full=True)],
-        tails=_figures_of(data, "", run_charts.tails(data)),
+        tails=_figures_of(data, "", tail_charts.tails(data)),
         perplexities=distributions.perplexities(data),
     )
 
@@ -143,7 +143,7 @@ def _downstream(data: RunReportData) -> Markup:
     spec = data.run.scenario.measure.downstream
     requested = [("accuracy", spec.tasks), ("zero_shot", spec.zero_shot)] if spec is not None else []
     drawn = {
-        f"{metric}_{task}": run_charts.downstream(data, metric, task) for metric, tasks in requested for task in tasks
+        f"{metric}_{task}": tail_charts.downstream(data, metric, task) for metric, tasks in requested for task in tasks
     }
     return _section("downstream", spec=spec, figures=_figures_of(data, "", drawn))
 

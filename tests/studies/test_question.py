@@ -39,7 +39,7 @@ def test_a_study_is_checked_and_described_like_a_scenario(folder: Path) -> None:
     assert "is a study, not a scenario" in str(result.exception) and "ecosystem study" in str(result.exception)
     for what in ("study", "frontier"):
         schema = json.loads(CliRunner().invoke(cli, ["schema", what]).stdout)
-        assert {"name", "base", "seeds"} <= set(schema["anyOf"][0]["properties"])  # a file, or one that extends another
+        assert {"name", "base", "seeds"} <= set(schema["$defs"]["whole"]["properties"])
 
 
 def test_a_study_is_confirmed_with_other_models_and_fewer_seeds(folder: Path) -> None:

@@ -13,7 +13,7 @@ from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, o
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
 from ecosystem.policies.base import Adder
-from ecosystem.report import charts, run_charts, summaries
+from ecosystem.report import charts, run_charts, summaries, tail_charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.panels import instruments
 
@@ -118,8 +118,8 @@ def diversities(view: RunView) -> dict[str, str]:
         return qualities(view)
     named = (
         run_charts.texts(view.report_data)
-        | run_charts.BY_FREQUENCY
-        | {metric: labels.title for metric, labels in run_charts.DISTANCES.items()}
+        | tail_charts.BY_FREQUENCY
+        | {metric: labels.title for metric, labels in tail_charts.DISTANCES.items()}
     )
     names = {metric: label for metric, label in named.items() if metric in measured}
     has_vocabulary = "vocabulary_kept_1" in measured
@@ -131,10 +131,10 @@ def diversity(view: RunView, metric: str) -> Any:
     if view.scenario.modality != "text":
         return run_charts.parameter(view.report_data, metric)
     if metric == "vocabulary":
-        return run_charts.vocabulary(view.report_data)
+        return tail_charts.vocabulary(view.report_data)
     if metric in run_charts.texts(view.report_data):
         return run_charts.diversity(view.report_data, metric)
-    return run_charts.tails(view.report_data).get(metric)
+    return tail_charts.tails(view.report_data).get(metric)
 
 
 def ledger(view: RunView) -> LiveChart | None:
