@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ecosystem.errors import ScenarioError, whole_number
+from ecosystem.errors import ScenarioError
 from ecosystem.runs.run import Run, folder_of
 from ecosystem.scenario.changes import WHOLE_RUN
 from ecosystem.scenario.scenario import Scenario
@@ -41,8 +41,6 @@ class Branch:
         StoreError if the step is not committed, ScenarioError if a path cannot differ at a fork or no step would
         follow.
         """
-        if isinstance(step, str) and step.isdecimal():  # a number is not given as text
-            step = whole_number(step, f"{parent.path}: step")
         step = parent.step_number(step, f"{parent.path}@{step}")
         overrides = {key: value for key, value in (("steps", steps), ("name", name)) if value is not None}
         values = checked_paths(values)
