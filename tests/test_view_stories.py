@@ -115,6 +115,16 @@ def test_a_story_of_ones_own_is_read(write):
     ]
 
 
+def test_check_takes_stories_and_other_commands_name_the_right_one(write):
+    file = str(write(STORY))
+    assert CliRunner().invoke(cli, ["check", file]).output == f"{file}: valid (1 scene)\n"
+    wrong = CliRunner().invoke(cli, ["check", str(write(STORY.replace("to = 0.25", "to = 2.0")))])
+    assert "goes from 0 to 0.9; 2 is outside" in str(wrong.exception)
+    told = CliRunner().invoke(cli, ["run", file])
+    assert str(told.exception) == f"{file}: is a story, not a scenario; run it with: ecosystem view --story {file}"
+    assert "--set applies to" in str(CliRunner().invoke(cli, ["check", file, "--set", "steps=3"]).exception)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 def check(files: tuple[Path | str, ...], variant: str | None, settings: tuple[str, ...]) -> None:
     """Validate files, or verify stored runs.
 
-    FILES are scenario, study, frontier and fit files, which are validated but not run, and run folders, or their URLs
-    in an object store, in which every file is compared with its recorded hash; the Merkle root, by which a run is cited
-    (`ecosystem cite`), is printed. Files that a scenario names (documents,
-    graphs, checkpoints) must exist and be readable. Small files of documents are read and counted. --set applies to
-    every file, --variant to scenarios.
+    FILES are scenario, study, frontier, fit and story files, which are validated but not run, and run folders, or their
+    URLs in an object store, in which every file is compared with its recorded hash; the Merkle root, by which a run is
+    cited (`ecosystem cite`), is printed. Files that a scenario names (documents, graphs, checkpoints) must exist and be
+    readable. Small files of documents are read and counted. --set applies to scenarios, studies, frontiers and fits,
+    --variant to scenarios.
     """
     from ecosystem.errors import EcosystemError
 
@@ -141,9 +141,11 @@ def _summary(scenario: Scenario) -> str:
 def _question(
     file: Path, kind: FileKind, variant: str | None, values: Mapping[str, Any]
 ) -> tuple[str, list[Scenario], Path]:
-    """Return the result of :meth:`ManyRuns.check` for a study, frontier or fit file."""
+    """Return the summary, the scenarios and the folder of a study, frontier, fit or story file."""
+    from ecosystem.app.teaching.story import load
     from ecosystem.errors import ScenarioError
     from ecosystem.fitting.spec.fit import Fit
+    from ecosystem.formats import counted
     from ecosystem.studies.spec.frontier import Frontier
     from ecosystem.studies.spec.study import Study
 
@@ -151,5 +153,10 @@ def _question(
         raise ScenarioError(f'{file}: is a {kind}; name the variant in the file (variant = "{variant}").')
     if kind == "fit":
         return Fit.load(file).with_settings(values).check(file.parent)
+    if kind == "story":
+        if values:
+            raise ScenarioError(f"{file}: is a story; --set applies to scenarios, studies, frontiers and fits.")
+        staged = load(file)
+        return counted(len(staged.story.scenes), "scene"), [staged.scenario], staged.base
     question = (Study if kind == "study" else Frontier).load(file).with_settings(values)
     return question.check(file.parent)

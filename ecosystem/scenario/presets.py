@@ -33,12 +33,13 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise ScenarioError(f"{file}: cannot be read: {error.strerror}.") from None
 
 
-FileKind = Literal["scenario", "study", "frontier", "fit"]
+FileKind = Literal["scenario", "study", "frontier", "fit", "story"]
 _RUN_WITH: dict[FileKind, tuple[str, str]] = {  # the command and the function that run each kind of file
     "scenario": ("run", "run"),
     "study": ("study", "study"),
     "frontier": ("threshold", "frontier"),
     "fit": ("fit", "fit"),
+    "story": ("view --story", ""),
 }
 
 
@@ -48,6 +49,8 @@ def file_kind(data: Mapping[str, Any]) -> FileKind:
         return "scenario"
     if {"targets", "parameters"} & data.keys():
         return "fit"
+    if "scenes" in data:
+        return "story"
     if "path" in data or "limit" in data:
         return "frontier"
     return "study" if {"base", "arms", "axes", "measures", "seeds"} & data.keys() else "scenario"
@@ -58,9 +61,9 @@ def require_kind(data: Mapping[str, Any], file: Path, kind: FileKind) -> None:
     actual = file_kind(data)
     if actual != kind:
         command, function = _RUN_WITH[actual]
+        from_python = f" (in Python: ecosystem.{function})" if function else ""
         raise ScenarioError(
-            f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {command} {file} "
-            f"(in Python: ecosystem.{function})"
+            f"{file}: is a {actual}, not a {kind}; run it with: ecosystem {command} {file}{from_python}"
         )
 
 
