@@ -52,7 +52,7 @@ FILES = ["smoke", "finite_web", "papers/kazdan_regimes", "papers/ferbach_curated
 EVERY = sorted(
     str(file.relative_to(ROOT / "scenarios").with_suffix(""))
     for file in (ROOT / "scenarios").rglob("*.toml")
-    if file.parent.name not in ("studies", "fits", "frontiers")
+    if file.parent.name not in ("studies", "fits", "stories")
 )
 
 

@@ -18,7 +18,7 @@ from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import parse_value, set_path
 from tests.conftest import ROOT, SMOKE, tiny
 
-FILES = sorted(f for f in (ROOT / "scenarios").rglob("*.toml") if f.parent.name not in ("studies", "fits"))
+FILES = sorted(f for f in (ROOT / "scenarios").rglob("*.toml") if f.parent.name not in ("studies", "fits", "stories"))
 
 
 @pytest.mark.slow

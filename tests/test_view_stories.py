@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from ecosystem.app.teaching.claims import Claim
 from ecosystem.app.teaching.follow import DONE, MISSED, OPEN, state_of
-from ecosystem.app.teaching.story import bundled, load
+from ecosystem.app.teaching.story import load, shipped
 from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
 from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
@@ -61,7 +61,7 @@ def follow(session, task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", shipped())
 def test_a_story_is_followed_to_the_letter_and_comes_out_as_it_says(begin, name, seed):
     staged = load(name)
     session = begin(staged, seed)
@@ -76,7 +76,7 @@ def test_a_story_is_followed_to_the_letter_and_comes_out_as_it_says(begin, name,
 
 
 def test_stories_have_what_a_class_needs():
-    for name in bundled():
+    for name in shipped():
         staged = load(name)
         assert len(staged.story.scenes) >= 3 and all(staged.tasks) and all(staged.claims)
         shown = {scene.look for scene in staged.story.scenes}
@@ -86,7 +86,7 @@ def test_stories_have_what_a_class_needs():
 STORY = """
 title = "Mine"
 description = "A story of my own."
-world = "stories/real_data"
+world = "stories/worlds/real_data"
 [[scenes]]
 title = "One"
 text = "Some text."
@@ -129,7 +129,7 @@ def test_check_takes_stories_and_other_commands_name_the_right_one(write):
     ("old", "new", "sentence"),
     [
         ('title = "Mine"', "titel = 1", "titel: unknown key"),
-        ("stories/real_data", "no_such_world", 'world: there is no scenario "no_such_world"'),
+        ("stories/worlds/real_data", "no_such_world", 'world: there is no scenario "no_such_world"'),
         ("steps = 2", "steps = 99", "scenes.0.do.2: the world has 12 steps, and this would be step 99"),
         ("fork = 0", "fork = 4", "scenes.0.do.0: the world is at step 0 then, and cannot be forked at step 4"),
         ("archive.fraction", "archive.fractoin", 'has no knob policies.archive.fractoin (did you mean "policies.arch'),

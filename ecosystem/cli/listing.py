@@ -6,10 +6,11 @@ import json
 import textwrap
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
+from ecosystem.app.teaching.story import Action, Scene, Story
 from ecosystem.corpus.life.spec import AgeSpec, LifeSpec, LinkSpec, SiteType
 from ecosystem.corpus.web import InitialSpec, WebSpec
 from ecosystem.curves import Curve
@@ -34,7 +35,7 @@ from ecosystem.scenario.entries.measure import DownstreamSpec, MeasureSpec, Over
 from ecosystem.scenario.entries.people import CuratorSpec, WriterSpec
 from ecosystem.scenario.entries.theory import TheorySpec
 from ecosystem.scenario.entries.trainers import ScrapeSpec, TrainerSpec
-from ecosystem.scenario.presets import FITS, STUDIES, bundled, presets, read_toml
+from ecosystem.scenario.presets import FITS, STORIES, STUDIES, FileKind, bundled, presets, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.simulation.downstream import Downstream, write_harness
 from ecosystem.sources.base import SOURCES
@@ -90,6 +91,9 @@ _ENTRIES: dict[str, type[BaseModel]] = {
     "a frontier file": Frontier,
     "a frontier's [closed_form]": ClosedForm,
     "a fit file": Fit,
+    "a story file": Story,
+    "a story's [[scenes]]": Scene,
+    "a scene's instructions (do)": Action,
     "a fit's [parameters.NAME]": Parameter,
     **{f'a fit\'s prior, law = "{name}"': law for name, law in _PRIORS.items()},
     "a fit's [[targets]], and the columns of its file of targets": Target,
@@ -102,6 +106,7 @@ def listing(what: str, as_json: bool) -> str:
         "scenarios": lambda: _files(None),
         "studies": lambda: _files(STUDIES),
         "fits": lambda: _files(FITS),
+        "stories": lambda: _files(STORIES),
         "models": _models,
         "policies": lambda: _kinds("policies"),
         "sources": lambda: _kinds("sources"),
@@ -145,11 +150,11 @@ def _about(doc: str | None) -> str:
 
 
 def _files(kind: str | None) -> list[dict[str, Any]]:
-    """Return the bundled files in the subfolder STUDIES or FITS, or (None) in all others: scenarios."""
+    """Return the bundled files in the subfolder STUDIES, FITS or STORIES, or (None) in all others: scenarios."""
     entries: dict[str, dict[str, Any]] = {}
     for folder in bundled("scenarios"):
         for file in sorted(folder.rglob("*.toml")):
-            if (file.parent.name if file.parent.name in (STUDIES, FITS) else None) != kind:
+            if (file.parent.name if file.parent.name in (STUDIES, FITS, STORIES) else None) != kind:
                 continue
             data = read_toml(file)
             about = data.get("description") or data.get("name", "")
@@ -251,11 +256,11 @@ def harness(place: Path, folder: Path, trainer: str | None, step: str | None, be
     return f"lm_eval --model hf --model_args pretrained={model} --tasks {','.join(names)} --include_path {folder}"
 
 
-def json_schema(what: Literal["scenario", "study", "frontier", "fit"] = "scenario") -> dict[str, Any]:
+def json_schema(what: FileKind = "scenario") -> dict[str, Any]:
     """Return the JSON Schema of a sort of files; that of scenarios includes every registered kind."""
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     if what != "scenario":
-        kinds: dict[str, type[BaseModel]] = {"study": Study, "frontier": Frontier, "fit": Fit}
+        kinds: dict[str, type[BaseModel]] = {"study": Study, "frontier": Frontier, "fit": Fit, "story": Story}
         return draft | kinds[what].model_json_schema(by_alias=True)
     schema = Scenario.model_json_schema(by_alias=True)
     definitions = schema["$defs"]

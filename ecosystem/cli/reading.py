@@ -28,6 +28,7 @@ LISTED = [
         "scenarios",
         "studies",
         "fits",
+        "stories",
         "entries",
         "models",
         "policies",
@@ -47,7 +48,7 @@ LISTED = [
 def list_(what: str, out: Path, as_json: bool) -> None:
     """List files, kinds, metrics or laws with their fields, or stored runs.
 
-    WHAT is one of scenarios, studies, fits, entries (tables of all files), models, policies, sources, metrics,
+    WHAT is one of scenarios, studies, fits, stories, entries (tables of all files), models, policies, sources, metrics,
     laws, scaling_laws, tasks and runs (those in --out, with their disk use).
     """
     if what == "runs":
@@ -61,7 +62,9 @@ def list_(what: str, out: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["scenario", "study", "frontier", "fit", "model"]), default="scenario")
+@click.argument(
+    "what", type=click.Choice(["scenario", "study", "frontier", "fit", "story", "model"]), default="scenario"
+)
 @click.option(
     "--into",
     type=click.Path(path_type=Path),

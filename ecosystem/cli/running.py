@@ -333,9 +333,9 @@ def view(
     live = _live(places, bool(settings or variant or seed is not None or steps is not None), teach or bool(own))
     stories: tuple[Any, ...] = ()
     if teach or own:
-        from ecosystem.app.teaching.story import bundled, load
+        from ecosystem.app.teaching.story import load, shipped
 
-        stories = tuple(map(load, [*(bundled() if teach else ()), *own]))
+        stories = tuple(map(load, [*(shipped() if teach else ()), *own]))
     spec = read_scenario(places[0], variant, settings, seed, steps) if live else None
     if spec is not None and spec.placement is not None:
         click.echo(f"note: {IGNORED_BY_PAGE}.", err=True)

@@ -19,7 +19,7 @@ ANYTHING: dict[str, Any] = {}  # of an anyOf that only lists what an editor may 
 
 
 def editor_schema(what: str) -> dict[str, Any]:
-    """Return the schema of a sort of files, in which a file that extends another needs no key.
+    """Return the schema of a sort of files, in which a file that extends another needs no key. Stories extend nothing.
 
     Tables of such a file are checked by `ecosystem check` only, since what they lack may be in the other file. A choice
     is decided by the key that makes it, so that an editor marks the value that is wrong rather than the whole file.
@@ -30,6 +30,8 @@ def editor_schema(what: str) -> dict[str, Any]:
         definitions = _reached(entry, models["$defs"])
         return {"$schema": models["$schema"], "$defs": definitions, **_by_kind(entry, definitions)}
     whole = json_schema(what)  # type: ignore[arg-type]
+    if what == "story":
+        return whole
     definitions = whole.pop("$defs", {})
     for section in KINDED if what == "scenario" else ():
         table = whole["properties"][section]

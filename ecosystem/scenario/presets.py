@@ -82,6 +82,7 @@ def _similar_scenarios(file: Path) -> str:
 
 STUDIES = "studies"  # the subfolder of scenarios that holds studies and frontiers
 FITS = "fits"  # the subfolder of scenarios that holds fits and their targets
+STORIES = "stories"  # the subfolder of scenarios that holds stories for a class; their worlds are below it
 
 
 def located(place: str | Path, *, prefer: str = "", runs: bool = False) -> Path:

@@ -85,7 +85,8 @@ _SORTS: dict[str, type[Study] | type[Frontier] | type[Fit]] = {"study": Study, "
 @functools.cache
 def shipped() -> list[tuple[Path, dict[str, Any]]]:
     """Return all shipped scenario, study, frontier and fit files with their contents."""
-    return [(file, tomllib.loads(file.read_text())) for file in sorted((ROOT / "scenarios").rglob("*.toml"))]
+    files = [file for file in sorted((ROOT / "scenarios").rglob("*.toml")) if file.parent.name != "stories"]
+    return [(file, tomllib.loads(file.read_text())) for file in files]
 
 
 def paths(data: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -17,11 +17,10 @@ from ecosystem.app.knobs import knobs_of, label
 from ecosystem.app.teaching.claims import Claim
 from ecosystem.errors import ScenarioError, each_line, nearest
 from ecosystem.scenario.entries.changes import Knob
-from ecosystem.scenario.presets import named_file, read_toml
+from ecosystem.scenario.presets import STORIES, bundled, named_file, read_toml
 from ecosystem.scenario.scenario import Scenario
 from ecosystem.spec import Spec, explain
 
-FOLDER = Path(__file__).with_name("stories")
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
 Panel = Literal["web", "contamination", "quality", "diversity", "ledger", "instruments", "columns", "reading"]
 _TIMES = {1: "once", 2: "twice"}
@@ -117,10 +116,11 @@ class Staged:
         return done[-1].after if done else 0
 
 
-def bundled() -> dict[str, Path]:
+def shipped() -> dict[str, Path]:
     """Return the stories that come with ecosystem, by name, in the order in which a class takes them."""
     order = {"closed_loop": 0, "real_data": 1, "filters": 2}
-    return {file.stem: file for file in sorted(FOLDER.glob("*.toml"), key=lambda file: order.get(file.stem, 9))}
+    files = {file.stem: file for folder in reversed(bundled("scenarios")) for file in (folder / STORIES).glob("*.toml")}
+    return dict(sorted(files.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
 def load(place: str | Path) -> Staged:
@@ -128,7 +128,7 @@ def load(place: str | Path) -> Staged:
 
     Raises ScenarioError with a sentence for every problem.
     """
-    stories, file = bundled(), Path(place)
+    stories, file = shipped(), Path(place)
     if not file.suffix and not file.exists():
         if str(place) not in stories:
             raise ScenarioError(
