@@ -23,7 +23,7 @@ WRONG = {
     "run: device": (lambda _: ecosystem.run(tiny(), device=3), "--device 3: unknown device"),
     "run: cache": (lambda _: ecosystem.run(tiny(), cache=7), "cache: give a path, as text or a Path, not 7"),
     "branch: parent": (lambda _: ecosystem.branch(4, 1), "expected a Run or the path of its folder"),
-    "branch: step": (lambda run: ecosystem.branch(run, "1"), "step: give a whole number of at least 0, not '1'"),
+    "branch: step": (lambda run: ecosystem.branch(run, "one"), "'one' is no step; give its number"),
     "branch: step of True": (lambda run: ecosystem.branch(run, True), "step: give a whole number"),
     "branch: values": (lambda run: ecosystem.branch(run, 1, ["steps"]), "give a dict from dotted paths to values"),
     "branch: steps": (lambda run: ecosystem.branch(run, 1, steps="9"), "steps: give a whole number of at least 1"),

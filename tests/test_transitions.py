@@ -215,11 +215,12 @@ def test_a_branch_keeps_what_is_in_force(braked, cache, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_measurement_a_policy_is_not_in_force_and_says_so_once(cache, tmp_path):
-    scenario = with_brake(when="a.cross_entropy < 100 or web.synthetic_share >= 0")
+    never = {"trainers.b.active": False}
+    scenario = with_brake(when="b.support < 100 or web.synthetic_share >= 0").override(never)
     run = resumed_at(scenario, tmp_path, cache, [2, 5])
     said = [(t, event) for t, event in run.events if "policies.brake" in event]
     assert said == [
-        (1, "policies.brake is not in force: its condition needs a.cross_entropy, which was not measured at step 0")
+        (1, "policies.brake is not in force: its condition needs b.support, which was not measured at step 0")
     ]
     assert set(run.metrics.filter(metric="in_force")["value"]) == {0.0}
 

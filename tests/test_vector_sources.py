@@ -469,7 +469,7 @@ def test_without_the_library_the_sentence_says_how_to_install_it(bad, monkeypatc
          "s.x: covariance must be positive definite, but its smallest eigenvalue is -1 (0 or less"),
         (Gaussian, {"dim": 2, "covariance": [[1, 0.1], [0.1, 0.01]]}, "s.x: covariance must be positive definite, but"),
         (Gaussian, {"covariance": [["a"]]}, "s.x.covariance.0.0: must be a number, not 'a'"),
-        (Gaussian, {"sigma": 1}, "s.x.sigma: unknown key; allowed here: covariance, dim, held_out, "),
+        (Gaussian, {"sigma": 1}, "s.x.sigma: unknown key; allowed here: covariance, description, dim, "),
         (Categorical, {}, "s.x: give types, the number of symbols, or probabilities"),
         (Categorical, {"held_out": 0.5, "types": 2}, "s.x.held_out: must be a number of documents such as 500"),
         (Categorical, {"types": 0}, "s.x.types: must be at least 1"),
