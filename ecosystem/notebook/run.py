@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -11,6 +12,7 @@ from ecosystem.cards import Grid, card
 from ecosystem.errors import EcosystemError, nearest
 from ecosystem.report import summaries
 from ecosystem.runs.run import Run as StoredRun
+from ecosystem.runs.run import require_run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,11 @@ _SHOWN = (
 
 class Run(StoredRun):
     """A stored run. Notebooks show its card; :attr:`plot` has its charts, and :meth:`to_pandas` its tables."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raise StoreError if ``path`` is not a run folder."""
+        require_run_folder(path)
+        super().__init__(path)
 
     def __repr__(self) -> str:
         return f"<Run {self.path}: step {self.last_step} of {self.scenario.steps}>"

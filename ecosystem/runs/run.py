@@ -32,6 +32,20 @@ from ecosystem.sources.base import STATED
 _LISTED = 5  # at most, of files that do not belong to a run
 
 
+def require_run_folder(path: str | Path) -> None:
+    """Raise StoreError with a way on unless a path is that of a run folder."""
+    folder = path_of(path, "Run", "folder")
+    if (folder / "scenario.toml").is_file():
+        return
+    found = is_folder(folder)
+    inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if found else []
+    hint = f"Did you mean {' or '.join(inside)}?" if inside else "`ecosystem list runs` lists those below outputs."
+    if is_url_as_path(path):
+        hint = "Runs at a URL are read by check, report, show, lineage and audit only; copy it here first."
+    what = "is not a run folder (it has no scenario.toml)" if found else "is not a run folder: there is no such folder"
+    raise StoreError(f"{folder}: {what}. {hint}")
+
+
 class Run:
     """A run folder opened for reading: its scenario, tables, events and models.
 
@@ -58,20 +72,10 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a run folder; raise StoreError if it is not a run folder or no step is committed."""
-        folder = path_of(path, "Run", "folder")
-        if not (folder / "scenario.toml").is_file():
-            inside = sorted(str(p.parent) for p in folder.glob("**/scenario.toml"))[:3] if folder.is_dir() else []
-            hint = (
-                f" Did you mean {' or '.join(inside)}?"
-                if inside
-                else " `ecosystem list runs` lists those below outputs."
-            )
-            if is_url_as_path(path):
-                hint = " Runs at a URL are read by check, report, show, lineage and audit only; copy it here first."
-            raise StoreError(f"{folder}: is not a run folder (it has no scenario.toml).{hint}")
-        run = cls(folder)
+        require_run_folder(path)
+        run = cls(path)
         if run.last_step < 0:
-            raise StoreError(f"{folder}: no step is committed yet; run the scenario again to start it.")
+            raise StoreError(f"{run.path}: no step is committed yet; run the scenario again to start it.")
         return run
 
     @property

@@ -85,8 +85,8 @@ def read_file(file: Path, chain: tuple[Path, ...] = ()) -> FileValues:
     for path in removed:
         if problem := _not_there(base, path):
             raise ScenarioError(f"{file}: {WITHOUT}: {parent} has no {path}{problem}.")
-    moved = _without(_moved(base, parent.parent, file.parent), removed)
-    layers = [(layer, _without(values, removed)) for layer, values in base.layers]
+    moved = _remaining(_moved(base, parent.parent, file.parent), removed)
+    layers = [(layer, _remaining(values, removed)) for layer, values in base.layers]
     return FileValues(merged(moved, own), [(file, own), *layers])
 
 
@@ -100,6 +100,15 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...
         else:
             values[key] = value
     return values
+
+
+def _remaining(values: Mapping[str, Any], removed: Sequence[str]) -> dict[str, Any]:
+    """Return values without those at dotted paths, and without the knobs that would turn what is removed."""
+    kept = _without(values, removed)
+    if isinstance(knobs := kept.get("knobs"), list):
+        inside = tuple(f"{path}." for path in removed)
+        kept["knobs"] = [k for k in knobs if not (isinstance(k, Mapping) and f"{k.get('path')}.".startswith(inside))]
+    return kept
 
 
 def _without(values: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

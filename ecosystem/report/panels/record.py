@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import tomli_w
@@ -14,6 +15,7 @@ from ecosystem.report.panels.data_statement import DataStatement
 from ecosystem.runs.citation import bibtex
 from ecosystem.runs.run import Run
 from ecosystem.scenario.departures import Setting, departures
+from ecosystem.scenario.scenario import Scenario
 
 LONGEST = 300  # characters of a value; the resolved scenario has all of it
 FEW = 4  # sources or models that are not folded
@@ -27,6 +29,7 @@ def record(data: RunReportData, runs: Sequence[Run] = ()) -> dict[str, Any]:
     statement = DataStatement(data)
     return {
         "command": command,
+        "paths": relative_paths(run.scenario),
         "only": f"seed {run.seed}" if runs else "",
         "settings": settings_table(chosen),
         "sources": statement.sources(),
@@ -38,6 +41,18 @@ def record(data: RunReportData, runs: Sequence[Run] = ()) -> dict[str, Any]:
         "entries": len(runs or [run]),
         "scenario": (run.path / "scenario.toml").read_text(encoding="utf-8"),
     }
+
+
+def relative_paths(scenario: Scenario) -> list[str]:
+    """Return the relative paths of texts and of the site graph, on which a run elsewhere depends."""
+    tables = [*scenario.plain()["sources"].values(), scenario.plain()["web"]]
+    named = [path for table in tables for path in _texts(table.get("path")) if "://" not in path]
+    return list(dict.fromkeys(path for path in named if not PurePath(path).is_absolute()))
+
+
+def _texts(value: object) -> list[str]:
+    """Return a text or a list of texts as a list."""
+    return [value] if isinstance(value, str) else [str(each) for each in value] if isinstance(value, list) else []
 
 
 def settings_table(chosen: Sequence[Setting]) -> Table:

@@ -85,8 +85,12 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
     for (fingerprint, group), name in zip(members.items(), names, strict=True):
         seeds = [run.seed for run in group]
         if len(set(seeds)) < len(seeds):
-            twice = [str(run.path) for run in group if seeds.count(run.seed) > 1]
-            raise ScenarioError(f"{' and '.join(twice)} are the same run: one scenario and one seed; name one of them.")
+            seed = next(seed for seed in seeds if seeds.count(seed) > 1)
+            twice = " and ".join(str(run.path) for run in group if run.seed == seed)
+            raise ScenarioError(
+                f"{twice} are runs of one scenario with seed {seed}, since a name and a number of steps make no other "
+                "scenario; name one run for each seed."
+            )
         shown = name if names.count(name) == 1 else f"{name}-{fingerprint[:6]}"
         groups.append(Group(shown, tuple(sorted(group, key=lambda run: run.seed))))
     return groups
