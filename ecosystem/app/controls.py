@@ -170,8 +170,6 @@ def _values_at_reset(session: SessionModel) -> Turns:
         return {}
     asked = session.arguments  # by a link
     seed = {SEED: solara.reactive(asked.get(SEED, str(scenario.seed)))}
-    return (
-        {PRESET: solara.reactive(asked.get(PRESET, AS_FILE)), **seed}
-        if scenario.modality == "text" and scenario.models
-        else seed
-    )
+    if scenario.modality != "text" or not scenario.models:
+        return seed
+    return {PRESET: solara.reactive(asked.get(PRESET, AS_FILE)), **seed}

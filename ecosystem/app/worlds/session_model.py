@@ -114,9 +114,7 @@ class SessionModel(mesa.Model):
             values |= {f"models.{name}.preset": preset for name in scenario.models}
             self.arguments[PRESET] = preset
         elif preset != AS_FILE:
-            told = (
-                f'model "{preset}": there is no such preset{nearest(preset, known)}; the models of the file are used.'
-            )
+            told = f'model "{preset}": no such preset{nearest(preset, known)}; the models of the file are used.'
             self.refused = f"{self.refused} {told}".strip()
         self.knobs = knobs_of(scenario)
         for name, knob in self.knobs.items():
