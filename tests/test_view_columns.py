@@ -6,10 +6,11 @@ import pytest
 pytest.importorskip("solara", reason="the extra view is not installed")
 
 from ecosystem.app.address import Address, turned
-from ecosystem.app.chart_panels import choices_of, chosen_metrics, panels_of
+from ecosystem.app.chart_panels import choices_of, chosen_metrics, panels_of, wrong_measures
 from ecosystem.app.charts import world_charts
 from ecosystem.app.charts.columns import MARKS, NONE, POINTS, Choice, drawn, marks_for
 from ecosystem.app.charts.tables import DOCUMENTS, LEDGER, Tables
+from ecosystem.app.explorer import wrong_columns
 from ecosystem.app.knobs import has_effect, knobs_of
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.session_model import SessionConfig, SessionModel
@@ -120,7 +121,32 @@ def test_an_address_may_hold_anything():
     ):
         address = Address.read(text)
         assert all(len(value) <= 200 for value in address.values.value.values()) and len(address.problems) <= 5
-    assert Address.read("story=mine", ["mine"])["story"] == "mine"
+    assert Address.read("story=mine", {"mine": 1})["story"] == "mine"
+
+
+def test_a_scene_that_a_story_does_not_have_is_reported():
+    for scene in ("0000019", "99", "-1", "0", "²"):
+        address = Address.read(f"scene={scene}", {"mine": 3, "other": 20})
+        assert address.values.value == {}
+        assert address.problems == [f'The address names scene "{scene}"; the story mine has scenes 1 to 3.']
+    assert Address.read("scene=003&story=mine", {"other": 1, "mine": 3})["scene"] == "3"
+    assert "this page has no stories" in Address.read("scene=1").problems[0]
+    assert Address.read("a=1&b=2&c=3&d=4").problems[0].startswith('The address has "a", "b", "c" and 1 more, which are')
+
+
+def test_what_an_address_names_wrongly_is_reported(run):
+    view = RunView(run)
+    told = list(wrong_columns(view, Address.read("table=x&x=word&y=words&colour=zz&mark=heat")))
+    assert [sentence.split('"')[1] for sentence in told] == ["x", "word", "zz", "heat"]
+    assert 'did you mean "words"' in told[1]
+    assert not list(wrong_columns(view, Address.read("table=ledger&x=verdict&colour=nothing&mark=boxes")))
+    choices = choices_of([view])
+    assert not list(wrong_measures(choices, {"quality": "cross_entropy"}, growing=False))
+    (sentence,) = wrong_measures(choices, {"quality": "cross_entrop"}, growing=True)
+    assert sentence.startswith(
+        'The address names quality "cross_entrop", which is not shown here (did you mean "cross_'
+    )
+    assert len(list(wrong_measures(choices, {"quality": "variance"}, growing=False))) == 1
 
 
 def test_knobs_of_policies_that_no_gate_has_are_hidden():

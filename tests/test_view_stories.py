@@ -15,7 +15,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
 from tests.conftest import MACHINE
 
-SEEDS = (1, 2, 3, 5, 11, 14)  # an observation must be made with any of them
+SEEDS = {"closed_loop": (1, 2, 3, 5, 11, 14)}  # an observation must be made with any seed; spreads vary most here
 
 
 def until(condition, seconds=120):
@@ -60,8 +60,7 @@ def follow(session, task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in shipped() for seed in SEEDS.get(name, (1, 2, 3))])
 def test_a_story_is_followed_to_the_letter_and_comes_out_as_it_says(begin, name, seed):
     staged = load(name)
     session = begin(staged, seed)
@@ -151,7 +150,7 @@ def test_check_takes_stories_and_other_commands_name_the_right_one(write):
         (
             'question = "',
             'measures = { quality = "perplexty" }\nquestion = "',
-            'has no "perplexty" (did you mean "perpl',
+            'no "perplexty" (did you mean "perpl',
         ),
         ('question = "', 'look = "instruments"\nquestion = "', "scenes.0.look: the world has no instruments"),
         ("[[scenes]]", "[[scene]]", "scenes"),
@@ -187,7 +186,7 @@ def test_a_claim_says_what_is_compared():
     assert Claim.parse("labs.depth > 0.5 * second:labs/1.depth@3").other.step == 3
     assert Claim.parse("labs.depth > 1e-3").factor == 0.001
     kept = Claim.parse("labs.vocabulary_kept_7 > 0.5").term
-    assert kept.shown(3, 1) == "share kept of the seventh tenth of words, labs, at step 3"
+    assert kept.shown(3, 1) == "share of the seventh tenth of words kept by labs at step 3"
     for text in ("labs.depth", "labs.depth > ", "labs.depth >> 3", "labs.depth > nan", "x > 1", "labs.depth > 1; 2"):
         with pytest.raises(ScenarioError, match="is no claim"):
             Claim.parse(text)

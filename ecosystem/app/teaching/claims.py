@@ -81,10 +81,10 @@ class Term:
         """Return the term in words."""
         who = self.of if self.number is None else f"{self.of}/{self.number}"
         where = f" in the {WORLDS[self.world]} world" if worlds > 1 else ""
-        what = self.metric.replace("_", " ")
+        what = f"{self.metric.replace('_', ' ')} of {who}"
         if found := _TENTH.fullmatch(self.metric):
-            what = f"share kept of the {_TENTHS[int(found[1]) - 1]} tenth of words"
-        return f"{what}, {who}, at step {self.at(step)}{where}"
+            what = f"share of the {_TENTHS[int(found[1]) - 1]} tenth of words kept by {who}"
+        return f"{what} at step {self.at(step)}{where}"
 
     def _comparison(self) -> Comparison:
         return Comparison(self.of, self.number, self.metric, "<", 0.0)

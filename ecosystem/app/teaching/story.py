@@ -6,6 +6,7 @@ Instructions are data, from which the page makes the sentences that a reader fol
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,8 @@ class Action(Spec):
     @field_validator("to", mode="before")
     @classmethod
     def _position(cls, to: object) -> object:
-        if (
-            to is None
-            or isinstance(to, str)
-            or (isinstance(to, int | float) and not isinstance(to, bool) and math.isfinite(to))
-        ):
+        is_number = isinstance(to, int | float) and not isinstance(to, bool) and abs(to) <= sys.float_info.max
+        if to is None or isinstance(to, str) or is_number:
             return to
         raise ValueError("must be a number, or the name of a choice in quotes")
 
