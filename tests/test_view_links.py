@@ -53,10 +53,13 @@ def test_a_link_leads_back_to_a_step_a_panel_and_its_measures(browser, scenario,
         assert seen.page.locator("[data-panel=columns] select, [data-panel=columns] script").count() == 0
         assert not seen.failed
         seen.page.close()
-        wrong = Seen(browser, f"{address}/?step=99&panel=readin&colour=%3Cb%3E&what=1")
+        wrong = Seen(browser, f"{address}/?step=99&panel=readin&colour=%3Cb%3E&what=1&quality=cross&seed=2&turn=1:0:2")
         wrong.says('The address names step "99"; give a whole number from 0 to 6.')
         wrong.says('There is no panel "readin" (did you mean "reading"?)')
         wrong.says('The address has "what", which is none of')
+        wrong.says('The address names colour "<b>"; choose from nothing, ')
+        wrong.says('The address names quality "cross", which is not shown here')
+        wrong.says("The address sets seed and turn, which a stored run does not take.")
         wrong.page.close()
 
 
@@ -66,6 +69,7 @@ def test_a_link_to_a_live_world_computes_it_again(browser, scenario):  # noqa: F
         seen = at(browser, address, link, 3)
         seen.says("From step 2 on: trainers.labs.publish = 25")
         seen.says("At step 3 of 6, seed 5")
+        assert seen.page.get_by_label("seed (applied on Reset)").input_value() == "5"
         seen.says("The address turns a knob (1:7:1): write step:number:position")
         seen.says("Its first documents")
         assert named(seen) == {"step": "3", "seed": "5", "turn": "2:0:25", "panel": "reading"}
