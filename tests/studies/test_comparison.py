@@ -201,7 +201,7 @@ def test_mistakes_are_sentences(runs, which, sentence):
 def test_a_copy_of_a_run_is_refused(runs, tmp_path):
     _, first, _, _ = runs
     copy = invented(tmp_path, first[0].scenario, 1, 0.0)
-    with pytest.raises(EcosystemError, match="are the same run"):
+    with pytest.raises(EcosystemError, match="are runs of one scenario with seed 1"):
         groups_of(open_runs([first[0].path, copy.path]))
 
 
@@ -209,7 +209,7 @@ def test_lists_of_seeds():
     assert seeds_of("1-3,7, 9-9") == [1, 2, 3, 7, 9] and seeds_of("4") == [4]
     for text, part in (
         ("1,1", "repeated"),
-        ("3-1", "smaller one first"),
+        ("3-1", "give the smaller seed first, 1-3"),
         ("x", "write 1-8"),
         ("1-", "write 1-8"),
         ("", "write"),
