@@ -32,6 +32,11 @@ def bold_parts(text: str) -> list[str]:
     return re.split(r"\*\*([^*]+)\*\*", text)
 
 
+def breakable(text: str) -> str:
+    """Let ``value ± error`` break before its sign, so that narrow columns need not break numbers."""
+    return text.replace("\u00a0±\u00a0", " ± ").replace(" ± ", " ±\u00a0")
+
+
 def environment(*folders: Path) -> Environment:
     """Create a Jinja environment for the templates in ``folders`` and the shared templates.
 
@@ -47,6 +52,7 @@ def environment(*folders: Path) -> Environment:
         auto_reload=False,
     )
     pages.filters["bold_parts"] = bold_parts
+    pages.filters["breakable"] = breakable
     return pages
 
 
