@@ -87,6 +87,7 @@ def test_the_code_of_every_chart_draws_it_again(run, source, specs, monkeypatch)
     found, namespaces = codes(source), {}
     assert found.keys() == specs.keys() and len(found) > 20
     assert 'run = ecosystem.Run("invented-0123/1")' in found["refusals"]
+    assert "in the folder that contains <b>invented-0123</b>" in source
     for name, code in found.items():
         assert plain(last_of(code, namespaces)) == {k: v for k, v in specs[name].items() if k != "$schema"}, name
 

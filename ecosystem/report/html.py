@@ -99,8 +99,9 @@ class Table:
 class Figure:
     """The place of a chart on a page; ``full``: as wide as the page.
 
-    ``text`` describes the chart, and ``code`` is Python that draws it again. ``other`` is the same chart in another
-    form, shown in its place if the reader ticks a box with the label ``choice``.
+    ``text`` describes the chart, and ``code`` is Python that draws it again, to be run in the folder that
+    contains the folder ``where``. ``other`` is the same chart in another form, shown in its place if the reader ticks a
+    box with the label ``choice``.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Figure:
     full: bool = False
     text: str = ""
     code: str = ""
+    where: str = ""
     other: Figure | None = None
     choice: str = ""
 
@@ -116,7 +118,9 @@ class Figure:
     def of(cls, name: str, spec: dict[str, Any], source: Source, *, full: bool = False) -> Figure:
         """Create the figure of a chart from its specification; ``source``: what the page is a report of."""
         title = spec["title"]
-        return cls(name, title["text"], title.get("subtitle", ""), full, charts.describe(spec), source.code(name))
+        return cls(
+            name, title["text"], title.get("subtitle", ""), full, charts.describe(spec), source.code(name), source.top
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,11 @@ class Source:
 
     folder: str
     is_run: bool = False
+
+    @property
+    def top(self) -> str:
+        """The name of the folder beside which the code of charts is run."""
+        return self.folder.partition("/")[0]
 
     def code(self, name: str) -> str:
         """Return Python that draws the chart ``name`` again."""
