@@ -66,6 +66,7 @@ from ecosystem.theory.gaussian import (
     gaussian_sd_tail_bound,
     gaussian_typical_variance,
     gaussian_variance,
+    gaussian_variance_variance,
     gaussian_w2,
     gaussian_w2_first_order,
     kde_variance_accumulate,
@@ -616,6 +617,8 @@ def test_gaussian_loops(unbiased):
             logs = 2 * np.log(sd)
             squares = (logs - logs.mean()) ** 2
             agrees(squares, gaussian_log_variance_variance(n, t))
+            if t == 1:  # later, the fourth power is too skewed for a standard error
+                agrees((sd**2 - gaussian_variance(*own)) ** 2, gaussian_variance_variance(*own))
             for ratio in (0.3, 0.7, 1.0):
                 exceeds = (sd > ratio * math.sqrt(variance)).mean()
                 assert exceeds <= gaussian_sd_tail_bound(n, t, ratio)
@@ -630,6 +633,8 @@ def test_gaussian_laws():
         drift = squared_drift(3, diversity_replace(3, n, T))
         assert gaussian_mean_error(n, T, 3, unbiased=False) == pytest.approx(drift)
         assert gaussian_log_variance(n, T)[1:].max() < 0  # Jensen
+        both = gaussian_variance_variance(n, T) + gaussian_variance(n, T) ** 2
+        assert both == pytest.approx(both[1] ** T)  # a product of independent factors
         assert gaussian_typical_variance(n, T) == pytest.approx(np.exp(gaussian_log_variance(n, T)))
     small, switched = (1 - c4(n) for n in (1001, 1002))  # from gamma functions, from their series
     assert small / switched == pytest.approx(1001 / 1000, rel=1e-6)
@@ -969,6 +974,7 @@ OF_TIME = {
     "top_k_map": (P, 2),
     "top_p_map": (P, 0.8),
     "gaussian_variance": (10,),
+    "gaussian_variance_variance": (10,),
     "gaussian_sd": (10,),
     "gaussian_log_variance": (10,),
     "gaussian_log_variance_variance": (10,),

@@ -15,7 +15,7 @@ from ecosystem.cli.main import cli
 from ecosystem.errors import ScenarioError
 from tests.conftest import MACHINE
 
-SEEDS = (1, 2, 3)  # an observation must be made with any of them
+SEEDS = (1, 2, 3, 5, 11, 14)  # an observation must be made with any of them
 
 
 def until(condition, seconds=120):
@@ -143,6 +143,17 @@ def test_check_takes_stories_and_other_commands_name_the_right_one(write):
         ("< first:labs.cross_entropy", "< 2 * 3", "is no claim: multiply the numbers"),
         ("second:labs.cross_entropy <", "labs.cross_entropy@5 <", "step 5 comes after the scene, which ends at step 2"),
         ("second:labs.cross_entropy < first:labs.cross_entropy", "labs.cross_entropy follows law", "no [[theory]]"),
+        ("to = 0.25", "to = true", "scenes.0.do.1.to: must be a number, or the name of a choice"),
+        ("to = 0.25", "to = nan", "scenes.0.do.1.to: must be a number, or the name of a choice"),
+        ("first:labs.cross_entropy", "first:labs.variance", "variance is not measured of models of text documents"),
+        ("first:labs.cross_entropy", "labs.cross_entropy@0", "labs.cross_entropy is measured from step 1 on"),
+        ("first:labs.cross_entropy", "9" * 400, "its number is too large"),
+        (
+            'question = "',
+            'measures = { quality = "perplexty" }\nquestion = "',
+            'has no "perplexty" (did you mean "perpl',
+        ),
+        ('question = "', 'look = "instruments"\nquestion = "', "scenes.0.look: the world has no instruments"),
         ("[[scenes]]", "[[scene]]", "scenes"),
         ('question = "What?"', "", "scenes.0.question"),
     ],
@@ -159,6 +170,8 @@ def test_what_is_wrong_with_a_story_is_said_in_a_sentence(write, old, new, sente
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--story", ""], "the name is empty, not a story"),
+        (["--story", "."], ". is a folder, not a story"),
         (["--story", "no_such"], 'there is no story "no_such"'),
         (["--teach", "smoke"], "stories have worlds of their own"),
         (["--teach", "--set", "steps=3"], "stories have worlds of their own"),
@@ -172,6 +185,9 @@ def test_what_view_cannot_show_is_refused(arguments, sentence):
 
 def test_a_claim_says_what_is_compared():
     assert Claim.parse("labs.depth > 0.5 * second:labs/1.depth@3").other.step == 3
+    assert Claim.parse("labs.depth > 1e-3").factor == 0.001
+    kept = Claim.parse("labs.vocabulary_kept_7 > 0.5").term
+    assert kept.shown(3, 1) == "share kept of the seventh tenth of words, labs, at step 3"
     for text in ("labs.depth", "labs.depth > ", "labs.depth >> 3", "labs.depth > nan", "x > 1", "labs.depth > 1; 2"):
         with pytest.raises(ScenarioError, match="is no claim"):
             Claim.parse(text)

@@ -7,7 +7,7 @@ computed again to the same numbers. A link can set nothing else: whoever wrote i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -25,6 +25,7 @@ STORY = ("story", "scene")
 PANELS = ("web", *MEASURES, "ledger", "instruments", "reach", "columns", "reading", "preview")
 SINGLE = (STEP, PANEL, SEED, PRESET, *MEASURES, *EXPLORER, *STORY)
 LONGEST = 200  # characters of a value that are read
+FEW = 3  # unknown keys that are named
 
 
 class Address:
@@ -37,26 +38,26 @@ class Address:
         self._turned: tuple[object, list[str]] = (None, [])  # a scenario, and the knobs turned in it
 
     @classmethod
-    def read(cls, search: str, stories: Sequence[str] = ()) -> Address:
-        """Read the part of an address after the question mark, of a page with these stories."""
+    def read(cls, search: str, stories: Mapping[str, int] | None = None) -> Address:
+        """Read the part of an address after the question mark, of a page with these stories: name → its scenes."""
         values: dict[str, str] = {}
         turned: list[str] = []
         problems: list[str] = []
+        unknown: dict[str, None] = {}
         for name, value in parse_qsl(search[:20_000], max_num_fields=None):
             if name == TURN:
                 turned.append(value[:LONGEST])
             elif name in SINGLE:
                 values[name] = value[:LONGEST]
             elif not name.startswith("solara"):
-                problems.append(f'The address has "{name}", which is none of {", ".join((*SINGLE, TURN))}.')
+                unknown[name[:LONGEST]] = None
+        if unknown:
+            problems.append(_unknown([*unknown]))
         if (panel := values.get(PANEL)) is not None and panel not in PANELS:
             del values[PANEL]
             problems.append(f'There is no panel "{panel}"{nearest(panel, PANELS)}; choose from {", ".join(PANELS)}.')
-        if (story := values.get("story")) is not None and story not in stories:
-            del values["story"]
-            there = f"it has {', '.join(stories)}" if stories else "ecosystem view --teach shows some"
-            problems.append(f'This page has no story "{story}"; {there}.')
-        return cls(values, tuple(turned), problems[:5])
+        problems += _wrong_scene(values, stories or {})
+        return cls(values, tuple(turned), problems)
 
     def __getitem__(self, name: str) -> str:
         return str(self.values.value.get(name, ""))
@@ -68,12 +69,19 @@ class Address:
     def enter(self, session: SessionModel) -> None:
         """Take a session to the step that the address names; a live world is stepped there, with the knobs turned."""
         live = bool(session.live_runs)
+        useless = [*self.arguments, *([TURN] if self.turned else [])] if not live else []
+        if useless:
+            self.problems.append(f"The address sets {' and '.join(useless)}, which a stored run does not take.")
+        wrong = []
         for turn in self.turned if live else ():
             try:
                 at, knob, value = _turn(turn, session)
                 session.turn(knob.path, value, at)
             except EcosystemError as error:
-                self.problems.append(f"The address turns a knob ({turn}): {error}")
+                wrong.append(f"The address turns a knob ({turn}): {error}")
+        self.problems += wrong[:FEW]
+        if wrong[FEW:]:
+            self.problems.append(f"The address turns knobs wrongly {len(wrong) - FEW} times more.")
         if not (written := self[STEP]):
             return
         last = session.live_runs[0].scenario.steps if live else session.last
@@ -98,6 +106,33 @@ class Address:
                 self._turned = scenario, turned(session)
             turns = [(TURN, turn) for turn in self._turned[1]]
         return urlencode([(STEP, str(max(0, step))), *values.items(), *turns], quote_via=quote, safe=":/")
+
+
+def _unknown(names: Sequence[str]) -> str:
+    """Return a sentence about keys that an address cannot have."""
+    told = ", ".join(f'"{name}"' for name in names[:FEW]) + (f" and {len(names) - FEW} more" if names[FEW:] else "")
+    none = "is none" if len(names) == 1 else "are none"
+    return f"The address has {told}, which {none} of {', '.join((*SINGLE, TURN))}."
+
+
+def _wrong_scene(values: dict[str, str], stories: Mapping[str, int]) -> Iterator[str]:
+    """Remove a story and a scene that a page with these stories does not have; yield a sentence for each."""
+    if (story := values.get("story")) is not None and story not in stories:
+        del values["story"]
+        there = f"it has {', '.join(stories)}" if stories else "ecosystem view --teach shows some"
+        yield f'This page has no story "{story}"; {there}.'
+    if (scene := values.get("scene")) is None:
+        return
+    name = values.get("story") or next(iter(stories), "")
+    scenes = stories.get(name, 0)
+    if scene.isascii() and scene.isdigit() and 1 <= int(scene) <= scenes:
+        values["scene"] = str(int(scene))
+        return
+    del values["scene"]
+    if stories:
+        yield f'The address names scene "{scene}"; the story {name} has scenes 1 to {scenes}.'
+    else:
+        yield "The address names a scene, but this page has no stories; ecosystem view --teach shows some."
 
 
 def _turn(text: str, session: SessionModel) -> tuple[int, Knob, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import solara
@@ -15,6 +15,8 @@ from ecosystem.app.charts.live_charts import LiveChart
 from ecosystem.app.charts.world_charts import ChartSet
 from ecosystem.app.elements import framed, text_element
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.errors import nearest
+from ecosystem.metrics.catalogue import definitions
 from ecosystem.policies.base import Adder
 from ecosystem.report import charts
 from ecosystem.scenario.scenario import Scenario
@@ -161,6 +163,22 @@ def chosen_metrics(choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str
         else:
             metrics["diversity"] = others[0]
     return metrics
+
+
+def wrong_measures(
+    choices: Mapping[str, Mapping[str, str]], chosen: Mapping[str, str], *, growing: bool
+) -> Iterator[str]:
+    """Yield a sentence for each chosen metric that its panel does not offer.
+
+    ``growing``: whether the worlds may still measure a metric that is defined.
+    """
+    derived = ("change", world_charts.REFERENCES, "vocabulary")
+    for key, metric in chosen.items():
+        options = choices.get(key, {})
+        if metric in options or (growing and (metric in definitions() or metric in derived)):
+            continue
+        offered = f"choose from {', '.join(options)}" if options else "there is none yet"
+        yield f'The address names {key} "{metric}", which is not shown here{nearest(metric, options)}; {offered}.'
 
 
 def news(views: Sequence[RunView]) -> str:

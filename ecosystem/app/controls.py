@@ -13,14 +13,13 @@ from mesa.visualization.solara_viz import ModelController, ModelCreator
 
 from ecosystem.app.events import listen, tell
 from ecosystem.app.knobs import has_effect, label, spacing
-from ecosystem.app.worlds.session_model import PRESET, SEED, SessionModel
+from ecosystem.app.worlds.session_model import AS_FILE, PRESET, SEED, SessionModel
 from ecosystem.errors import EcosystemError
 from ecosystem.scenario.entries.changes import Knob
 from ecosystem.scenario.presets import presets
 
 TIERS = ("trigram", "gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")  # from fast to realistic
 PACE = 250  # default play interval in milliseconds
-AS_FILE = "as in the scenario"
 OTHER = "something else"  # shown for a value that is not among a knob's choices
 Turns = dict[str, solara.Reactive[Any]]
 
@@ -89,6 +88,7 @@ def _ResetChoices(session: solara.Reactive[SessionModel], at_reset: Turns) -> No
     """Show the models and the seed that *Reset* begins with."""
     if PRESET in at_reset:
         tiers = [AS_FILE, *(tier for tier in TIERS if tier in presets(session.value.config.base))]
+        tiers += [asked for asked in [at_reset[PRESET].value] if asked not in tiers]  # by a link
         solara.Select("models (applied on Reset)", tiers, at_reset[PRESET])
     solara.InputText("seed (applied on Reset)", at_reset[SEED])
 
@@ -168,5 +168,8 @@ def _values_at_reset(session: SessionModel) -> Turns:
     scenario = session.config.scenario
     if scenario is None:
         return {}
-    seed = {SEED: solara.reactive(str(scenario.seed))}
-    return {PRESET: solara.reactive(AS_FILE), **seed} if scenario.modality == "text" and scenario.models else seed
+    asked = session.arguments  # by a link
+    seed = {SEED: solara.reactive(asked.get(SEED, str(scenario.seed)))}
+    if scenario.modality != "text" or not scenario.models:
+        return seed
+    return {PRESET: solara.reactive(asked.get(PRESET, AS_FILE)), **seed}

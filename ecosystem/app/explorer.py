@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import solara
 import solara.lab
 
@@ -12,6 +14,7 @@ from ecosystem.app.charts.tables import DOCUMENTS, KINDS, LEDGER, Tables
 from ecosystem.app.collapsible import Collapsible
 from ecosystem.app.elements import framed
 from ecosystem.app.worlds.run_view import RunView
+from ecosystem.errors import nearest
 
 FIRST = {DOCUMENTS: ("t", "words", "origin"), LEDGER: ("verdict", "origin", NONE)}  # x, y and colour at first
 WITHOUT_TEXT = "depth"  # in place of words
@@ -41,6 +44,19 @@ def chosen(tables: Tables, address: Address, *, candidates: bool) -> Choice:
     suited = marks_for(tables, table, x, y)
     mark = address["mark"] if address["mark"] in suited else suited[0]
     return Choice(table, x, y, colour, mark)
+
+
+def wrong_columns(view: RunView, address: Address) -> Iterator[str]:
+    """Yield a sentence for each choice of an address that this run does not have."""
+    tables, table = Tables(view), address["table"] or DOCUMENTS
+    kinds = [DOCUMENTS, *([LEDGER] if view.scenario.trainers else [])]
+    if table not in kinds:
+        yield f'The address names table "{table}"; choose from {", ".join(kinds)}.'
+        table = DOCUMENTS
+    names = list(tables.offered(table))
+    for key, allowed in (("x", names), ("y", names), ("colour", [NONE, *names]), ("mark", list(MARKS))):
+        if (value := address[key]) and value not in allowed:
+            yield f'The address names {key} "{value}"{nearest(value, allowed)}; choose from {", ".join(allowed)}.'
 
 
 @solara.component
@@ -76,7 +92,7 @@ def _selectors(tables: Tables, choice: Choice, address: Address, selections: boo
                 "rows",
                 list(KINDS),
                 choice.table,
-                lambda table: address.set(table=table, x="", y="", mark=""),
+                lambda table: address.set(table=table, x="", y="", colour="", mark=""),
                 dense=True,
             )
         for key, name in (("x", choice.x), ("y", choice.y)):

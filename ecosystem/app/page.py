@@ -69,7 +69,8 @@ def _Sidebar() -> None: ...
 def Page() -> None:
     """Show the page; Solara looks for this name."""
     search = solara.use_router().search
-    address = solara.use_memo(lambda: Address.read(search or "", [staged.name for staged in CONFIG.stories]), [])
+    scenes = {staged.name: len(staged.story.scenes) for staged in CONFIG.stories}
+    address = solara.use_memo(lambda: Address.read(search or "", scenes), [])
     staged = _story(address)
     config = CONFIG if staged is None else replace(CONFIG, scenario=staged.scenario, base=staged.base)
     title = config.title if staged is None else staged.story.title

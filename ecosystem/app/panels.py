@@ -8,13 +8,13 @@ from pathlib import Path
 import solara
 
 from ecosystem.app.address import MEASURES, PANEL, Address
-from ecosystem.app.chart_panels import WorldCharts, choices_of, chosen_metrics, news
+from ecosystem.app.chart_panels import WorldCharts, choices_of, chosen_metrics, news, wrong_measures
 from ecosystem.app.charts.world_charts import ChartSet
 from ecosystem.app.differences import differences
 from ecosystem.app.documents import Reading
 from ecosystem.app.elements import table_row, text_element
 from ecosystem.app.events import listen, tell
-from ecosystem.app.explorer import Explorer
+from ecosystem.app.explorer import Explorer, wrong_columns
 from ecosystem.app.progress import StepProgress
 from ecosystem.app.toolbar import Toolbar
 from ecosystem.app.worlds.run_view import RunView
@@ -38,9 +38,15 @@ def Worlds(session: SessionModel, address: Address) -> None:
         )
         return
     choices = choices_of(views)
-    metrics = chosen_metrics(
-        choices, {"diversity": "distinct_2", **{key: address[key] for key in MEASURES if address[key]}}
-    )
+    asked = {key: address[key] for key in MEASURES if address[key]}
+    metrics = chosen_metrics(choices, {"diversity": "distinct_2", **asked})
+    with solara.Div():  # always there, as below
+        if views:
+            for sentence in (
+                *wrong_measures(choices, asked, growing=bool(session.live_runs)),
+                *wrong_columns(views[0], address),
+            ):
+                solara.Warning(sentence)
     if len({view.scenario.modality for view in views}) > 1:
         sorts = " and ".join(f"{view.scenario.name} has {view.scenario.modality} documents" for view in views)
         solara.Warning(

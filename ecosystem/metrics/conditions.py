@@ -30,9 +30,11 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?"
+"""Pattern of a number in a condition or a claim; it may be too large for a float."""
 _COMPARISON = re.compile(
     r"\s*(?P<of>[A-Za-z0-9][\w-]*)(/(?P<number>\d{1,9}))?\.(?P<metric>[a-z][a-z0-9_]*)"
-    r"\s*(?P<sign><=|>=|<|>)\s*(?P<limit>[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?)\s*",
+    rf"\s*(?P<sign><=|>=|<|>)\s*(?P<limit>{NUMBER})\s*",
     re.ASCII,
 )
 FORM = (

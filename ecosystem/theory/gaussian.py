@@ -44,6 +44,21 @@ def gaussian_variance(
     return as_floats(variance * _variance_factor(variance, n, unbiased, sampling_bias) ** whole_numbers("t", t))
 
 
+@law("derived")
+def gaussian_variance_variance(
+    n: int, t: ArrayLike, variance: float = 1.0, unbiased: bool = True, sampling_bias: float = 1.0
+) -> Floats:
+    """Return the variance between runs of the variance of the fit, variance^2 [f^t (1 + 2/(n-1))^t - f^t].
+
+    f is the square of the factor per generation in :func:`gaussian_variance`, with its arguments; in the squared unit
+    of ``variance``; shape of ``t``. The fits are strongly skewed: most runs are far below the mean. Derived for this
+    project from E[chi^4] = (n - 1)(n + 1).
+    """
+    square = _variance_factor(variance, n, unbiased, sampling_bias) ** 2
+    generations = whole_numbers("t", t)
+    return as_floats(variance**2 * ((square * (1 + 2 / (n - 1))) ** generations - square**generations))
+
+
 @law("digest")
 def gaussian_sd(
     n: int, t: ArrayLike, variance: float = 1.0, unbiased: bool = True, sampling_bias: float = 1.0

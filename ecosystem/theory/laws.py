@@ -249,6 +249,20 @@ def predict(
     return np.asarray(laws()[name].function(t=t, **arguments), dtype=np.float64)
 
 
+def predict_variance(
+    name: str, t: NDArray[np.int64], parameters: Mapping[str, Any], truth: ExactDistribution | None = None
+) -> NDArray[np.float64] | None:
+    """Return the variance between runs around the law, shape [t]: the law ``NAME_variance``; None if there is none.
+
+    Arguments and errors as in :func:`predict`.
+    """
+    known = laws().get(f"{name}_variance")
+    if known is None:
+        return None
+    taken = {parameter.name for parameter in known.parameters}
+    return predict(known.name, t, {key: value for key, value in parameters.items() if key in taken}, truth)
+
+
 def _of_truth(key: str, truth: ExactDistribution | None) -> Any:
     if truth is not None and truth.probabilities is not None:
         simpson = float((truth.probabilities**2).sum())

@@ -18,6 +18,7 @@ from ecosystem.report.charts.theme import HUMAN, SYNTHETIC
 POINTS = 2000  # rows drawn as points, at most
 BINS, BOXES = 30, 12  # intervals of a number, as cells of a heat map and as boxes
 LEVEL = 6  # categories, at most, whose names are level below an axis
+THOUSAND = 1000.0
 FEW = 40  # different whole numbers, at most, around which points are spread
 MOST = 12  # categories shown, at most; the rarer ones together
 MARKS = ("points", "heat map", "boxes")
@@ -179,10 +180,12 @@ def _axis(tables: Tables, choice: Choice, channel: str, rows: pl.DataFrame) -> d
         angle = 0 if channel == "y" or len(domain) <= LEVEL else -40
         named = {"labelAngle": angle, "labelLimit": 120, "grid": False}
         return {"field": channel, "type": "nominal", "title": title, "scale": {"domain": sorted(domain)}, "axis": named}
-    axis: dict[str, Any] = {"tickCount": 6, "format": "~s"}
+    domain = _domain(rows[channel])
+    large = max(map(abs, domain)) >= THOUSAND  # "10k"; below 1 the same format would give "200m"
+    axis: dict[str, Any] = {"tickCount": 6, "format": "~s" if large else ".4~g"}
     if rows[channel].dtype.is_integer():
         axis["tickMinStep"] = 1
-    scale = {"domain": _domain(rows[channel]), "nice": False, "zero": False}
+    scale = {"domain": domain, "nice": False, "zero": False}
     return {"field": channel, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 

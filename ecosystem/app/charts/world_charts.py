@@ -12,10 +12,12 @@ import polars as pl
 from ecosystem.app.charts.live_charts import FrameData, LiveChart, fit_height, on_common_scales, split_chart
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.app.worlds.site_map import SiteMap
+from ecosystem.metrics.catalogue import plugged_in
 from ecosystem.policies.base import Adder
 from ecosystem.report import charts, run_charts, summaries, tail_charts
 from ecosystem.report.charts import ChartLabels
 from ecosystem.report.panels import instruments
+from ecosystem.scenario.scenario import Scenario
 
 SMALLEST = (10.0, 30.0)  # area in pixels of the smallest site, with many and with few sites
 LARGEST = (40.0, 420.0)  # area of the largest site
@@ -77,6 +79,18 @@ def _scaled(chart: LiveChart, most: float) -> LiveChart:
 def contamination(view: RunView, metric: str) -> Any:
     """Draw a key of ``run_charts.CONTAMINATION``."""
     return run_charts.contamination(view.report_data, metric)
+
+
+def possible_measures(scenario: Scenario) -> dict[str, list[str]]:
+    """Return the metrics that the panels by metric may offer in worlds of this scenario, before any is measured."""
+    contamination = list(run_charts.CONTAMINATION)
+    if scenario.modality != "text":
+        predicted = [theory.metric for theory in scenario.theory]
+        names = list(dict.fromkeys([*predicted, *run_charts.PARAMETERS, *plugged_in()]))
+        return {"contamination": contamination, "quality": names, "diversity": names}
+    diversity = [*run_charts.TEXT, *plugged_in(), *tail_charts.BY_FREQUENCY, *tail_charts.DISTANCES, "vocabulary"]
+    quality = [*run_charts.QUALITY, "change", REFERENCES]
+    return {"contamination": contamination, "quality": quality, "diversity": diversity}
 
 
 def contaminations(view: RunView) -> dict[str, str]:

@@ -7,14 +7,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ecosystem.app.worlds.run_view import RunView
 from ecosystem.errors import ScenarioError
 from ecosystem.formats import number
-from ecosystem.metrics.conditions import Comparison, measured
+from ecosystem.metrics.catalogue import name_of
+from ecosystem.metrics.conditions import NUMBER, WEB, Comparison, measured
 from ecosystem.report import summaries
+from ecosystem.scenario.entries.theory import TheorySpec
+from ecosystem.scenario.measured import unmeasured
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.theory.laws import predict_variance
 
 WITHIN = 3.0  # standard errors between a mean and its closed form
 WORLDS = ("first", "second")
@@ -23,10 +28,11 @@ FORM = (
     "< 0.9 * labs.cross_entropy@3), or NAME.METRIC follows law; NAME is web or a population of trainers, @3 a step, "
     "and first: or second: before NAME one of two worlds"
 )
-_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _TERM = r"(?:(first|second):)?([A-Za-z0-9][\w-]*)(?:/(\d{1,9}))?\.([a-z][a-z0-9_]*)(?:@(\d{1,9}))?"
 _ALONE = re.compile(_TERM, re.ASCII)
-_COMPARED = re.compile(rf"\s*({_TERM})\s*(<=|>=|<|>)\s*(?:({_NUMBER})\s*\*\s*)?({_TERM}|{_NUMBER})\s*", re.ASCII)
+_COMPARED = re.compile(rf"\s*({_TERM})\s*(<=|>=|<|>)\s*(?:({NUMBER})\s*\*\s*)?({_TERM}|{NUMBER})\s*", re.ASCII)
+_TENTH = re.compile(r"vocabulary_kept_(10|[1-9])")
+_TENTHS = ("most frequent", *["second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"], "rarest")
 _LAW = re.compile(rf"\s*({_TERM})\s+follows\s+law\s*", re.ASCII)
 
 
@@ -45,7 +51,7 @@ class Term:
         """Read a term that the pattern has matched."""
         world, of, who, metric, step = _ALONE.fullmatch(text).groups()  # type: ignore[union-attr]
         place = WORLDS.index(world) if world else 0
-        return cls(place, of, None if who is None else int(who), metric, None if step is None else int(step))
+        return cls(place, of, None if who is None else int(who), name_of(metric), None if step is None else int(step))
 
     def at(self, step: int) -> int:
         """Return the step of the term in a scene that ends at this one."""
@@ -64,13 +70,21 @@ class Term:
             return "there is no second world before a fork"
         if self.at(step) > step:
             return f"step {self.step} comes after the scene, which ends at step {step}"
-        return self._comparison().problem({name: trainer.count for name, trainer in scenario.trainers.items()})
+        compared, counts = self._comparison(), {name: trainer.count for name, trainer in scenario.trainers.items()}
+        if problem := compared.problem(counts) or unmeasured(scenario, compared):
+            return problem
+        if self.of != WEB and self.at(step) == 0:
+            return f"{compared.name} is measured from step 1 on, when trainers have trained"
+        return ""
 
     def shown(self, step: int, worlds: int) -> str:
         """Return the term in words."""
         who = self.of if self.number is None else f"{self.of}/{self.number}"
         where = f" in the {WORLDS[self.world]} world" if worlds > 1 else ""
-        return f"{self.metric.replace('_', ' ')} of {who} at step {self.at(step)}{where}"
+        what = self.metric.replace("_", " ")
+        if found := _TENTH.fullmatch(self.metric):
+            what = f"share kept of the {_TENTHS[int(found[1]) - 1]} tenth of words"
+        return f"{what}, {who}, at step {self.at(step)}{where}"
 
     def _comparison(self) -> Comparison:
         return Comparison(self.of, self.number, self.metric, "<", 0.0)
@@ -102,7 +116,9 @@ class Claim:
         if found is None:
             raise ScenarioError(f"{text!r} is no claim: {FORM}")
         left, sign, factor, right = found[1], found[7], found[8], found[9]
-        if _ALONE.fullmatch(right) and not re.fullmatch(_NUMBER, right):
+        if not math.isfinite(float(factor or 1)) or (re.fullmatch(NUMBER, right) and not math.isfinite(float(right))):
+            raise ScenarioError(f"{text[:40]!r} … is no claim: its number is too large")
+        if _ALONE.fullmatch(right) and not re.fullmatch(NUMBER, right):
             return cls(Term.read(left), sign, float(factor or 1), Term.read(right))
         if factor is not None:
             raise ScenarioError(f"{text!r} is no claim: multiply the numbers; {FORM}")
@@ -128,27 +144,50 @@ class Claim:
         limit = self.factor if self.other is None else self.other.value(views, step)
         if limit is None:
             return Outcome(None, f"{self.other.shown(step, len(views))}: not measured yet")  # type: ignore[union-attr]
-        told = f"{name}: {number(value)}"
+        bound = limit * self.factor if self.other is not None else limit
+        digits = _digits(value, bound, limit)
+        told = f"{name}: {number(value, digits)}"
         if self.other is not None:
-            told += f"; {self.other.shown(step, len(views))}: {number(limit)}"
-            limit *= self.factor
+            told += f"; {self.other.shown(step, len(views))}: {number(limit, digits)}"
         if self.other is None or self.factor != 1:
-            told += f" (to be {_WORDS[self.sign]} {number(limit)})"
-        return Outcome(Comparison("", None, "", self.sign, limit).holds(value), told)
+            told += f" (to be {_WORDS[self.sign]} {number(bound, digits)})"
+        return Outcome(Comparison("", None, "", self.sign, bound).holds(value), told)
 
     def _beside_law(self, view: RunView, name: str, value: float, step: int) -> Outcome:
         own = pl.col("population") == self.term.of
         when = pl.col("step") == self.term.at(step)
         rows = summaries.means(summaries.members(view.metrics, self.term.metric)).filter(own & when)
         expected = view.report_data.laws(self.term.metric).filter(own & when)["value"]
-        error = rows["error"][0] if rows.height else None
-        if expected.is_empty() or error is None or not math.isfinite(error):
+        if expected.is_empty() or not rows.height:
             return Outcome(None, f"{name}: no closed form to compare with")
-        told = f"{name}: {number(value)} ± {number(error)}; closed form: {number(expected[0])}"
-        return Outcome(abs(value - expected[0]) <= WITHIN * error, told)
+        known = self._error_of_law(view, self.term.at(step), rows["members"][0])
+        error = rows["error"][0] if known is None else known
+        if error is None or not math.isfinite(error):
+            return Outcome(None, f"{name}: its standard error is not known")
+        digits = _digits(value, expected[0], error)
+        error_told, shown, closed = (number(each, digits) for each in (error, value, expected[0]))
+        told = f"{shown}; closed form: {closed} ± {error_told}"
+        if known is None:
+            told = f"{shown} ± {error_told}; closed form: {closed}"
+        return Outcome(abs(value - expected[0]) <= WITHIN * error, f"{name}: {told}")
 
-    def _laws(self, scenario: Scenario) -> bool:
-        return any(law.metric == self.term.metric and law.population == self.term.of for law in scenario.theory)
+    def _error_of_law(self, view: RunView, step: int, members: int) -> float | None:
+        """Return the standard error of a mean under the law, if that is known.
+
+        It does not depend on what came out. The spread of a few skewed values is too small whenever their mean is.
+        """
+        law = self._laws(view.scenario)[0]
+        variance = predict_variance(law.law, np.array([step + law.first]), law.parameters, view.report_data.truth)
+        return None if variance is None else math.sqrt(variance[0] / members)
+
+    def _laws(self, scenario: Scenario) -> list[TheorySpec]:
+        return [law for law in scenario.theory if (law.metric, law.population) == (self.term.metric, self.term.of)]
+
+
+def _digits(value: float, *others: float) -> int:
+    """Return decimals, from 2 to 8, with which a value differs from the others unless it equals them."""
+    different = [other for other in others if other != value]
+    return next((n for n in range(2, 8) if all(number(value, n) != number(other, n) for other in different)), 8)
 
 
 _WORDS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}

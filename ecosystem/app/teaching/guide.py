@@ -33,7 +33,7 @@ def Guide(staged: Staged, session: SessionModel, address: Address) -> None:
     listen(bool(session.live_runs))
     revealed, reveal = solara.use_state(-1)  # the scene whose outcome is shown
     scenes = staged.story.scenes
-    number = _scene(address, len(scenes))
+    number = int(address["scene"] or 1) - 1
     scene, tasks = scenes[number], staged.tasks[number]
     solara.use_effect(lambda: address.set(**{str(k): v for k, v in scene.measures.items()}), [staged.name, number])
     states = [state_of(task, session) for earlier in staged.tasks[: number + 1] for task in earlier]
@@ -53,12 +53,6 @@ def Guide(staged: Staged, session: SessionModel, address: Address) -> None:
             _outcome(staged, session, number)
         with solara.Div(classes=["eco-buttons"]):
             _buttons(number, len(scenes), all(state == DONE for state in states), revealed == number, reveal, address)
-
-
-def _scene(address: Address, scenes: int) -> int:
-    """Return the number of the scene that an address names, from 0; the first one if it has no such scene."""
-    written = address["scene"]
-    return int(written) - 1 if written.isascii() and written.isdigit() and 1 <= int(written[:6]) <= scenes else 0
 
 
 def _buttons(number: int, scenes: int, done: bool, revealed: bool, reveal: object, address: Address) -> None:

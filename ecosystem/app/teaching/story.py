@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ecosystem.app.charts.world_charts import possible_measures
 from ecosystem.app.knobs import knobs_of, label
 from ecosystem.app.teaching.claims import Claim
 from ecosystem.errors import ScenarioError, each_line, nearest
@@ -33,6 +34,17 @@ class Action(Spec):
     turn: str | None = Field(None, description="dotted path of a knob of the world")
     to: float | str | None = Field(None, description="its position: a number, or the name of a choice")
     fork: Annotated[int, Field(ge=0)] | None = Field(None, description="step after which to fork the first world")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _position(cls, to: object) -> object:
+        if (
+            to is None
+            or isinstance(to, str)
+            or (isinstance(to, int | float) and not isinstance(to, bool) and math.isfinite(to))
+        ):
+            return to
+        raise ValueError("must be a number, or the name of a choice in quotes")
 
     @model_validator(mode="after")
     def _one(self) -> Action:
@@ -129,6 +141,9 @@ def load(place: str | Path) -> Staged:
     Raises ScenarioError with a sentence for every problem.
     """
     stories, file = shipped(), Path(place)
+    if not str(place) or file.is_dir():
+        what = f"{file} is a folder" if str(place) else "the name is empty"
+        raise ScenarioError(f"{what}, not a story; give the path of a story file or one of {', '.join(stories)}.")
     if not file.suffix and not file.exists():
         if str(place) not in stories:
             raise ScenarioError(
@@ -163,6 +178,7 @@ def _staged(file: Path, story: Story, scenario: Scenario, base: Path) -> Staged:
             tasks[-1].append(last)
             if problem:
                 problems.append(f"scenes.{number}.do.{place}: {problem}.")
+        problems += [f"scenes.{number}.{problem}." for problem in _shown_problems(scene, scenario)]
         claims.append([])
         for place, text in enumerate(scene.claims):
             where = f"scenes.{number}.claims.{place}"
@@ -177,6 +193,21 @@ def _staged(file: Path, story: Story, scenario: Scenario, base: Path) -> Staged:
     if problems:
         raise ScenarioError("\n".join(problems))
     return Staged(file.stem, story, scenario, base, tasks, claims)
+
+
+def _shown_problems(scene: Scene, scenario: Scenario) -> Iterator[str]:
+    """Yield what is wrong with the panel and the metrics of a scene: what its world cannot show."""
+    if scene.look == "instruments" and not scenario.instruments:
+        yield "look: the world has no instruments; add [instruments.NAME] to it, or choose another panel"
+    if scene.look in ("quality", "diversity") and not scenario.trainers:
+        yield f"look: the world has no trainers, whose {scene.look} could be shown; choose another panel"
+    for panel, metric in scene.measures.items():
+        offered = possible_measures(scenario)[panel]
+        if metric not in offered:
+            yield (
+                f'measures.{panel}: the panel has no "{metric}"{nearest(metric, offered)}; '
+                f"choose from {', '.join(offered)}"
+            )
 
 
 def _task(action: Action, last: Task, scenario: Scenario) -> tuple[Task, str]:

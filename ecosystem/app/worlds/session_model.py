@@ -22,7 +22,7 @@ import mesa
 from ecosystem.app.knobs import knobs_of
 from ecosystem.app.worlds.live_run import LiveRun
 from ecosystem.app.worlds.run_view import RunView, stored
-from ecosystem.errors import EcosystemError, ScenarioError
+from ecosystem.errors import EcosystemError, ScenarioError, nearest
 from ecosystem.runs.branch import Branch
 from ecosystem.runs.environment import Machine
 from ecosystem.runs.run import Run
@@ -34,6 +34,7 @@ SEEDS = 10**9  # the largest seed
 PATIENCE = 20.0  # seconds to wait for a world to stop: its thread may block on a browser that has gone
 ACTIVE = ("opening", "ready", "stepping", "paused")  # the states of a world that may step
 SEED, PRESET = "seed", "model"  # arguments of a session in addition to its knobs
+AS_FILE = "as in the scenario"  # the choice of no other models
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,13 @@ class SessionModel(mesa.Model):
                 self.arguments[SEED] = seed
         elif SEED in requested:
             self.refused = f'seed "{seed}": give a whole number from 0 to {SEEDS}; {scenario.seed} is used instead.'
-        if requested.get(PRESET) in presets(self.config.base):
-            values |= {f"models.{name}.preset": requested[PRESET] for name in scenario.models}
-            self.arguments[PRESET] = requested[PRESET]
+        preset, known = requested.get(PRESET, AS_FILE), presets(self.config.base)
+        if preset in known:
+            values |= {f"models.{name}.preset": preset for name in scenario.models}
+            self.arguments[PRESET] = preset
+        elif preset != AS_FILE:
+            told = f'model "{preset}": no such preset{nearest(preset, known)}; the models of the file are used.'
+            self.refused = f"{self.refused} {told}".strip()
         self.knobs = knobs_of(scenario)
         for name, knob in self.knobs.items():
             if requested.get(name) is not None:
@@ -121,7 +126,8 @@ class SessionModel(mesa.Model):
         try:
             return scenario.override(values, base=self.config.base)
         except ScenarioError as error:  # values that are valid one by one may conflict
-            self.refused = f"{error} The values of the file are used instead."
+            self.refused = f"{self.refused} {error} The values of the file are used instead.".strip()
+            self.arguments.clear()
             return scenario
 
     def _open(self, scenario: Scenario, machine: Machine, base: Path, branch: Branch | None = None) -> LiveRun:
