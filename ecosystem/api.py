@@ -274,7 +274,12 @@ def _finished(job: Job, progress: RunProgress, started: float) -> dict[str, Any]
         raise changed_error(run.path, what)
     record = run.store.owning_store(job.last).folder / "commits" / f"{job.last:06d}.json"
     current = report.exists() and report.stat().st_mtime_ns >= record.stat().st_mtime_ns
-    current = not run.update_notes(job.scenario) and current
+    if run.update_notes(job.scenario):
+        current = False
+        progress.say(
+            "Its scenario.toml has the closed forms, licences and descriptions of the file now, and so another Merkle "
+            "root; no result has changed."
+        )
     if job.last > job.scenario.steps:
         progress.say(
             f"This run is finished: {job.place} has {job.last} steps, more than the {job.scenario.steps} asked for; "

@@ -123,6 +123,23 @@ def test_the_plan_says_what_will_not_happen(place):
     assert "sources.language.held_out is 0" in plan.stdout
 
 
+def test_the_plan_counts_the_words_of_a_users_texts(tmp_path):
+    """Two laboratories, three fits each of 20 documents of 1,000 words at 2.3 tokens."""
+    for number in range(20):
+        (tmp_path / f"long{number}.txt").write_text(" ".join(f"word{number}x{place}" for place in range(1000)))
+    scenario = Scenario.parse(
+        {
+            "name": "long",
+            "steps": 3,
+            "sources": {"mine": {"kind": "text", "path": "long*.txt", "held_out": 0}},
+            "web": {"kind": "complete", "sites": 1, "initial": {"source": "mine", "documents": 20}},
+            "models": {"m": {"preset": "trigram"}},
+            "trainers": {"labs": {"count": 2, "model": "m", "scrape": {"docs": 20}, "publish": 0}},
+        }
+    )
+    assert Plan.of(scenario, MACHINE, tmp_path, tmp_path).tokens_to_train == pytest.approx(2 * 3 * 20 * 2300, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_budget_that_a_model_does_not_heed_is_not_counted_and_said(tmp_path):
     """Four laboratories, ten fits each: of 10,000 words at 2.3 tokens, or of the budget where the model heeds it."""

@@ -337,8 +337,8 @@ def test_the_report_names_who_reaches_no_real_data():
     collapse = Scenario.load(VALIDATION / "network_collapse.toml")
     [sentence] = without_real_data(collapse, 12)
     assert sentence == (
-        "At step 12, **east** and **west** reach no source of real data, neither directly nor through other "
-        "laboratories; **north**, with access to real data, reads from them."
+        "At step 12, populations **east** and **west** reach no source of real data, neither directly nor through "
+        "other laboratories; **north**, with access to real data, reads from them."
     )
     assert without_real_data(collapse, 1) == []  # all read people
     assert without_real_data(small(), 4) == []  # east has no real data, but reads south
@@ -400,7 +400,7 @@ def test_laboratories_that_are_not_there_are_not_named_and_not_read():
     )
     assert without_real_data(closed, 5) == []
     [sentence] = without_real_data(closed, 6)
-    assert sentence.startswith("At step 6, **south** reaches no source of real data")
+    assert sentence.startswith("At step 6, population **south** reaches no source of real data")
     conditional = closed.override({"policies.newest.when": "web.depth > 3"})  # may never have been in force
     assert without_real_data(conditional, 6) == []
 

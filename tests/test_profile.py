@@ -161,8 +161,10 @@ def test_every_population_has_every_definition_and_a_sentence():
     found = profile(metrics, {"a": "m", "b": "m"}, {}, {})
     assert found.group_by("population").len()["len"].to_list() == [len(DEFINITIONS)] * 2 and len(DEFINITIONS) == 8
     sentences = [in_words(row) for row in found.iter_rows(named=True)]
-    assert sentences[1] == "cross_entropy has changed by +1.000\u00a0±\u00a00.014."
+    assert sentences[1] == "Cross-entropy has changed by +1.000\u00a0±\u00a00.014."
     assert sum(sentence.startswith("Not measured: ") for sentence in sentences) == 14
+    entropy = {"definition": "variance", "holds": False, "metric": "entropy", "statistic": -0.61, "error": 0.18}
+    assert in_words(entropy) == "Entropy: 61\u00a0% ± 18.0 is gained."
 
 
 @pytest.mark.parametrize("populations", [("naive",), tuple("abcdefg")])

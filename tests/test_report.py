@@ -348,10 +348,10 @@ def test_degraded_improved_and_unchanged_are_told_apart():
     told = sentences(RANDOM, *quality("up", 4.0, 4.6), *quality("down", 4.0, 3.7), *quality("flat", 4.0, 4.05))
     nbsp = "\u00a0"
     assert told == [
-        f"**up** degraded by 0.60{nbsp}±{nbsp}0.03 nats per token on held-out human text (4.00 → 4.60), "
+        f"Population **up** degraded by 0.60{nbsp}±{nbsp}0.03 nats per token on held-out human text (4.00 → 4.60), "
         f"20{nbsp}% of the way to the randomly initialised model.",
-        f"**flat** shows no measurable change (+0.05{nbsp}±{nbsp}0.03 nats per token, 4.00 → 4.05).",
-        f"**down** improved by 0.30{nbsp}±{nbsp}0.03 nats per token on held-out human text (4.00 → 3.70).",
+        f"Population **flat** shows no measurable change (+0.05{nbsp}±{nbsp}0.03 nats per token, 4.00 → 4.05).",
+        f"Population **down** improved by 0.30{nbsp}±{nbsp}0.03 nats per token on held-out human text (4.00 → 3.70).",
     ]
 
 
@@ -388,7 +388,9 @@ def test_one_measurement_is_no_change():
     told = sentences(RANDOM, *quality("up", 4.0, 4.6), (1, "trainer", "down/0", "cross_entropy", 4.0, 0.1))
     assert "**down** is unknown" in told[-1] and "one step" in told[-1]
     unknown = sentences(*[(*row[:5], None) for row in quality("up", 4.0, 4.6)])
-    assert unknown == ["**up** changed by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."]
+    assert unknown == [
+        "Population **up** changed by +0.60 nats per token (4.00 → 4.60); its standard error is unknown."
+    ]
 
 
 def test_contamination_is_told_with_its_direction():
@@ -401,7 +403,7 @@ def test_contamination_is_told_with_its_direction():
     of_web, of_sets = findings.contamination(web(0, 0.8), ["a", "b"])
     assert of_web.startswith("Between steps 0 and 4") and f"rose from 0{nbsp}% to 80{nbsp}%" in of_web
     assert "2.5 model hops from human data" in of_web
-    assert of_sets.endswith(f" **a** 25{nbsp}% and **b** 75{nbsp}%.")
+    assert of_sets.endswith(f" population **a** 25{nbsp}% and population **b** 75{nbsp}%.")
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]
     assert f"stayed at 50{nbsp}%" in findings.contamination(web(0.5, 0.5), [])[0]
 

@@ -26,6 +26,16 @@ from tests.invented_runs import POPULATIONS, invent, scenario
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 PAPER = 688  # pixels: A4 less the margins of the page's style
 CONTROLS = 'a[href], button, input, summary, [tabindex="0"]'
+BROKEN = r"""[...document.querySelectorAll("thead th, td:not(.left)")].flatMap((cell) => {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = []
+  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[^\s-]+/g)) {
+    const range = document.createRange()
+    range.setStart(texts.currentNode, word.index)
+    range.setEnd(texts.currentNode, word.index + word[0].length)
+    if (new Set([...range.getClientRects()].map((one) => one.top)).size > 1) broken.push(word[0])
+  }
+  return broken
+})"""  # words and numbers of cells that continue on another line
 pytestmark = pytest.mark.slow
 
 
@@ -77,6 +87,7 @@ def test_the_code_of_every_chart_draws_it_again(run, source, specs, monkeypatch)
     found, namespaces = codes(source), {}
     assert found.keys() == specs.keys() and len(found) > 20
     assert 'run = ecosystem.Run("invented-0123/1")' in found["refusals"]
+    assert "in the folder that contains <b>invented-0123</b>" in source
     for name, code in found.items():
         assert plain(last_of(code, namespaces)) == {k: v for k, v in specs[name].items() if k != "$schema"}, name
 
@@ -353,6 +364,7 @@ def test_paper_shows_whole_light_charts_and_what_is_folded(opened, mode, tmp_pat
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
     cut = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
     assert page.evaluate(cut) == 0
+    assert page.evaluate(BROKEN) == []
     drawn = page.evaluate("[...document.querySelectorAll('.chart svg')].map((one) => one.outerHTML).join('')")
     assert charts.LIGHT.populations[0] in drawn and charts.DARK.populations[0] not in drawn
     assert page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor") == "rgb(255, 255, 255)"

@@ -23,8 +23,10 @@ def seeds_of(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.strip().isdecimal()):
             raise EcosystemError(f'--seeds "{text}": write 1-8, or 1,3,5, or both, such as 1-3,7.')
         low, high = int(first), int(last) if dash else int(first)
-        if high < low or high - low >= _MOST_SEEDS:
-            raise EcosystemError(f'--seeds "{text}": give at most {_MOST_SEEDS:,} seeds, the smaller one first.')
+        if high < low:
+            raise EcosystemError(f'--seeds "{text}": give the smaller seed first, {high}-{low}.')
+        if high - low >= _MOST_SEEDS:
+            raise EcosystemError(f'--seeds "{text}": give at most {_MOST_SEEDS:,} seeds.')
         seeds += range(low, high + 1)
     if len(set(seeds)) < len(seeds):
         raise EcosystemError(f'--seeds "{text}": a seed is repeated; equal seeds give equal runs.')

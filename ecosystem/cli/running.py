@@ -330,7 +330,8 @@ def view(
     from ecosystem.runs.run import Run
 
     require_local_path(out)
-    live = _live(places, bool(settings or variant or seed is not None or steps is not None), teach or bool(own))
+    changed = bool(settings or variant or seed is not None or steps is not None or advance)
+    live = _live(places, changed, teach or bool(own))
     stories: tuple[Any, ...] = ()
     if teach or own:
         from ecosystem.app.teaching.story import load, shipped
@@ -370,6 +371,6 @@ def _live(places: Sequence[Path], settings: bool, teaching: bool) -> list[Path]:
         raise ScenarioError(f"{len(places)} run folders: at most two can be compared.")
     if not live and settings and places:
         raise ScenarioError(
-            f"{places[0]}: --set, --variant, --seed and --steps apply to scenarios, not to stored runs."
+            f"{places[0]}: --set, --variant, --seed, --steps and --advance apply to scenarios, not to stored runs."
         )
     return live

@@ -22,7 +22,8 @@ def published(run: Run, step: int | None, author: str | None, limit: int) -> str
     documents, name = run.documents.collect(), run.scenario.step_name
     step = run.last_step if step is None else step
     if not 0 <= step <= run.last_step:
-        raise EcosystemError(f"--step {step}: this run has steps 0 to {run.last_step}.")
+        dated = f" ({run.calendar.span(0, run.last_step)})" if run.calendar is not None else ""
+        raise EcosystemError(f"--step {name(step)}: this run has steps 0 to {run.last_step}{dated}.")
     chosen = documents.filter(pl.col("t") == step)
     if author is not None:
         chosen = chosen.filter((pl.col("author") == author) | pl.col("author").str.starts_with(author + "/"))

@@ -99,9 +99,7 @@ class RunPlots(ChartSet):
         _require(name, definitions(), "metric")
         _require(scope, _SCOPES, "scope")
         definition, data = definitions()[name], self._data
-        labels = ChartLabels(
-            run_charts.metric_title(name), definition.text, "" if definition.unit == "1" else definition.unit, ".3~g"
-        )
+        labels = ChartLabels(run_charts.metric_title(name), definition.text, run_charts.metric_unit(name), ".3~g")
         single = summaries.members(data.metrics, name, "trainer" if scope == "web" else scope)
         web = summaries.series(data.metrics, "web", name).with_columns(label=pl.lit("web")) if scope == "web" else None
         single = single.clear() if scope == "web" else single

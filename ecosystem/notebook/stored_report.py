@@ -12,6 +12,7 @@ from ecosystem.errors import EcosystemError, path_argument
 from ecosystem.notebook.chart_set import ChartSet
 from ecosystem.report.charts import LIGHT, Scheme
 
+_PAGE = "report.html"
 _SPECS = re.compile(r'<script type="application/json" id="specs">(.*?)</script>', re.DOTALL)
 
 
@@ -19,12 +20,13 @@ class Report(ChartSet):
     """The charts of a stored report, of a study, a fit, a threshold, a comparison or a run: ``report["name"]``.
 
     They are read from the page, so they are those of the moment it was written. ``folder`` is the folder with the
-    page ``report.html``. Raises EcosystemError if there is none, or if it has no charts.
+    page ``report.html``, or that page. Raises EcosystemError if there is none, or if it has no charts.
     """
 
     def __init__(self, folder: str | Path, scheme: Scheme = LIGHT) -> None:
         super().__init__(scheme)
-        page = Path(path_argument(folder, "folder")) / "report.html"
+        place = Path(path_argument(folder, "folder"))
+        page = place if place.name == _PAGE else place / _PAGE
         try:
             found = _SPECS.search(page.read_text(encoding="utf-8"))
             specs = json.loads(found[1]) if found else None

@@ -60,6 +60,11 @@ def bold(name: str) -> str:
     return f"**{name}**"
 
 
+def of_population(name: str) -> str:
+    """Mark the name of a population as a name in a sentence: any word may be one."""
+    return f"population {bold(name)}"
+
+
 def progress(done: int, planned: int) -> str:
     """State the progress of an unfinished run; "" for a finished run."""
     if done == 0:
@@ -94,12 +99,13 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str], calendar: C
     for population in populations:
         last_set = summaries.at(trained, population)
         if last_set is not None:
-            parts.append((last_set[0], f"{bold(population)} {percent(last_set[0])}"))
+            parts.append((last_set[0], f"{of_population(population)} {percent(last_set[0])}"))
     if 0 < len(parts) <= LISTED:
-        lines.append(f"The synthetic shares of the last training sets are {listed([text for _, text in parts])}.")
+        sets = "share of the last training set" if len(parts) == 1 else "shares of the last training sets"
+        lines.append(f"Synthetic {sets}: {listed([text for _, text in parts])}.")
     elif parts:
         low, high = min(parts), max(parts)
-        lines.append(f"The synthetic shares of the last training sets range from {low[1]} to {high[1]}.")
+        lines.append(f"Synthetic shares of the last training sets: from {low[1]} to {high[1]}.")
     return lines
 
 
@@ -114,7 +120,9 @@ def without_real_data(scenario: Scenario, step: int) -> list[str]:
     cut_off = [name for name in there if name not in reaching]
     if not cut_off or step == 0:
         return []
-    who = listed([bold(name) for name in cut_off]) if len(cut_off) <= LISTED else f"{len(cut_off)} populations"
+    who = f"{len(cut_off)} populations"
+    if len(cut_off) <= LISTED:
+        who = f"{'population' if len(cut_off) == 1 else 'populations'} {listed([bold(name) for name in cut_off])}"
     reach = "reaches" if len(cut_off) == 1 else "reach"
     sentence = (
         f"At {scenario.step_name(step)}, {who} {reach} no source of real data, neither directly nor through other "
@@ -163,8 +171,8 @@ def quality(outcomes: Sequence[Outcome]) -> list[str]:
             "the two worst and the two best are:",
         )
     sentences += [
-        f"{bold(o.population)} changed by {signed(o.change)} nats per token ({number(o.before)} → {number(o.after)}); "
-        "its standard error is unknown."
+        f"Population {bold(o.population)} changed by {signed(o.change)} nats per token "
+        f"({number(o.before)} → {number(o.after)}); its standard error is unknown."
         for o in without_error[:LISTED]
     ]
     if measured_once:
@@ -178,10 +186,10 @@ def _outcome(o: Outcome) -> str:
     levels = f"{number(o.before)} → {number(o.after)}"
     change = plus_minus(o.change, o.error, sign=True)
     if o.verdict == "unchanged":
-        return f"{bold(o.population)} shows no measurable change ({change} nats per token, {levels})."
+        return f"Population {bold(o.population)} shows no measurable change ({change} nats per token, {levels})."
     verb = "degraded" if o.verdict == "degraded" else "improved"
     size = plus_minus(abs(o.change), o.error)
-    sentence = f"{bold(o.population)} {verb} by {size} nats per token on held-out human text ({levels})"
+    sentence = f"Population {bold(o.population)} {verb} by {size} nats per token on held-out human text ({levels})"
     if o.towards_random is not None and o.verdict == "degraded":
         sentence += f", {percent(o.towards_random)} of the way to the randomly initialised model"
     return sentence + "."
@@ -201,16 +209,16 @@ def diversity(metrics: pl.DataFrame, populations: Sequence[str]) -> list[str]:
             continue
         first_step = levels.filter(pl.col("population") == population)["step"][0]
         if first_step == level[2]:
-            parts.append((level[0], f"{bold(population)} {plus_minus(level[0], level[1])} (measured once)"))
+            parts.append((level[0], f"{of_population(population)} {plus_minus(level[0], level[1])} (measured once)"))
         elif change[1] is None or abs(change[0]) > 2 * change[1]:
             verb = "fell" if change[0] < 0 else "rose"
             after = plus_minus(level[0], level[1])
             digits = len(after.partition("\u00a0")[0].partition(".")[2])
             before = number(level[0] - change[0], digits)
-            parts.append((change[0], f"{bold(population)} {verb} from {before} to {after}"))
+            parts.append((change[0], f"{of_population(population)} {verb} from {before} to {after}"))
         else:
             parts.append(
-                (change[0], f"{bold(population)} did not change measurably ({plus_minus(level[0], level[1])})")
+                (change[0], f"{of_population(population)} did not change measurably ({plus_minus(level[0], level[1])})")
             )
     if not parts:
         return []

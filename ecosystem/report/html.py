@@ -32,6 +32,11 @@ def bold_parts(text: str) -> list[str]:
     return re.split(r"\*\*([^*]+)\*\*", text)
 
 
+def breakable(text: str) -> str:
+    """Let ``value ± error`` break before its sign, so that narrow columns need not break numbers."""
+    return text.replace("\u00a0±\u00a0", " ± ").replace(" ± ", " ±\u00a0")
+
+
 def environment(*folders: Path) -> Environment:
     """Create a Jinja environment for the templates in ``folders`` and the shared templates.
 
@@ -47,6 +52,7 @@ def environment(*folders: Path) -> Environment:
         auto_reload=False,
     )
     pages.filters["bold_parts"] = bold_parts
+    pages.filters["breakable"] = breakable
     return pages
 
 
@@ -93,8 +99,9 @@ class Table:
 class Figure:
     """The place of a chart on a page; ``full``: as wide as the page.
 
-    ``text`` describes the chart, and ``code`` is Python that draws it again. ``other`` is the same chart in another
-    form, shown in its place if the reader ticks a box with the label ``choice``.
+    ``text`` describes the chart, and ``code`` is Python that draws it again, to be run in the folder that
+    contains the folder ``where``. ``other`` is the same chart in another form, shown in its place if the reader ticks a
+    box with the label ``choice``.
     """
 
     name: str
@@ -103,6 +110,7 @@ class Figure:
     full: bool = False
     text: str = ""
     code: str = ""
+    where: str = ""
     other: Figure | None = None
     choice: str = ""
 
@@ -110,7 +118,9 @@ class Figure:
     def of(cls, name: str, spec: dict[str, Any], source: Source, *, full: bool = False) -> Figure:
         """Create the figure of a chart from its specification; ``source``: what the page is a report of."""
         title = spec["title"]
-        return cls(name, title["text"], title.get("subtitle", ""), full, charts.describe(spec), source.code(name))
+        return cls(
+            name, title["text"], title.get("subtitle", ""), full, charts.describe(spec), source.code(name), source.top
+        )
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,11 @@ class Source:
 
     folder: str
     is_run: bool = False
+
+    @property
+    def top(self) -> str:
+        """The name of the folder beside which the code of charts is run."""
+        return self.folder.partition("/")[0]
 
     def code(self, name: str) -> str:
         """Return Python that draws the chart ``name`` again."""

@@ -26,7 +26,7 @@ TEXT = {
     "distinct_4": "Distinct 4-grams",
     "self_bleu": "Self-BLEU",
     "rep_4": "Repeated 4-grams",
-    "entropy": "Entropy of words",
+    "entropy": "Entropy",
     "compression_ratio": "Compression ratio",
     "zipf_exponent": "Zipf exponent",
     "mean_words": "Length of documents",
@@ -83,6 +83,8 @@ TITLES = {
     "label_accuracy": "Correct labels in the training set",
     "label_noise": "Noise of the labels that the model writes",
     "reward": "Reward of drafts",
+    "vocabulary_kept_1": "Most frequent decile kept",
+    "vocabulary_kept_10": "Rarest decile kept",
 }
 CONTAMINATION = {
     "synthetic_share": ChartLabels(
@@ -155,8 +157,29 @@ def quality_change(data: RunReportData) -> Any:
 def metric_title(metric: str) -> str:
     """Return the title of a metric in charts and tables."""
     entry = definitions().get(metric)
-    title = TITLES.get(metric) or (entry.title if entry is not None else "")
+    title = TITLES.get(metric) or TEXT.get(metric) or (entry.title if entry is not None else "")
+    if not title and metric in QUALITY:
+        title = QUALITY[metric][0]
     return title or metric.replace("_", " ").capitalize()
+
+
+def metric_unit(metric: str) -> str:
+    """Return the unit of a metric, "" for pure numbers."""
+    entry = definitions().get(metric)
+    return "" if entry is None or entry.unit == "1" else entry.unit
+
+
+def metric_labels(metric: str, subtitle: str) -> tuple[ChartLabels, bool]:
+    """Return the texts of a chart of a metric over seeds, and whether its axis is logarithmic."""
+    error, members = "half of the 95 % interval", "seeds"
+    if metric in CONTAMINATION:
+        known = CONTAMINATION[metric]
+        return ChartLabels(known.title, subtitle, known.axis, known.format, error, members), False
+    _, axis, form, log = QUALITY.get(metric) or ("", "", ".3~g", False)
+    if metric.startswith(("accuracy_", "zero_shot_", "vocabulary_kept_")):
+        form = ".0%"
+    axis = axis if log else metric_unit(metric)
+    return ChartLabels(metric_title(metric), subtitle, axis, form, error, members), log
 
 
 def texts(data: RunReportData) -> dict[str, str]:
@@ -183,8 +206,7 @@ def parameter(data: RunReportData, metric: str) -> Any:
         single, theme = summaries.members(data.metrics, metric, "community"), data.choosing
     if single.is_empty() or (metric == "collapsed" and bool((single["value"] == 0).all())):
         return None
-    definition = definitions()[metric]
-    unit = "" if definition.unit == "1" else definition.unit
+    definition, unit = definitions()[metric], metric_unit(metric)
     laws = data.laws(metric)
     names = laws.select("law").unique(maintain_order=True).to_series()
     subtitle = definition.text + (f"; dashed: {', '.join(names)}" if len(names) else "")
@@ -224,7 +246,5 @@ def diversity(data: RunReportData, metric: str) -> Any:
     if single.is_empty():
         return None
     levels = summaries.references(data.metrics, metric).filter(pl.col("kind") == "human")
-    definition = definitions()[metric]
-    unit = "" if definition.unit == "1" else definition.unit
-    labels = ChartLabels(TEXT.get(metric) or metric_title(metric), definition.text, unit, ".3~r")
+    labels = ChartLabels(metric_title(metric), definitions()[metric].text, metric_unit(metric), ".3~r")
     return charts.over_steps(summaries.means(single), data.theme, labels, single=single, levels=levels)

@@ -19,7 +19,7 @@ FINAL: dict[str, tuple[Column, int | None]] = {
     "perplexity": (Column("perplexity"), 1),
     "bits_per_byte": (Column("bits per byte"), 3),
     "excess_nats": (Column("excess nats", "per document"), 2),
-    "distinct_2": (Column("distinct-2"), 3),
+    "distinct_2": (Column("distinct 2-grams"), 3),
     "self_bleu": (Column("self-BLEU"), 3),
     "entropy": (Column("entropy", "nats per word"), 2),
     "vocabulary_kept_10": (Column("rarest decile kept"), None),

@@ -101,7 +101,7 @@ class Branch:
         if folder.resolve() in [ancestor.resolve() for ancestor in self.parent.store.ancestry()]:
             raise ScenarioError(
                 f"{folder}: a branch that changes no number is the run {self.parent.path} itself; change something "
-                "(--set; in Python: values), or choose another name or folder (--name, --out; in Python: name, out)."
+                "(--set; in Python: values), make more (--steps), or choose another name or folder (--name, --out)."
             )
         return folder
 

@@ -205,7 +205,8 @@ def unused_settings(s: ScenarioTables) -> list[str]:
         if trainer.scrape.robots is not None and not refusing
     ]
     unused += [
-        f"instruments.{name} never observes anything in the {counted(s.steps, 'step')} of the run; correct its dates"
+        f"instruments.{name} never observes anything in the {counted(s.steps, 'step')} of the run; correct its dates, "
+        "or the number of steps"
         for name, instrument in s.instruments.items()
         if not instrument.observes_within(s.steps)
     ]

@@ -13,12 +13,17 @@ from click.testing import CliRunner
 from ecosystem.cli.comparing import seeds_of
 from ecosystem.cli.main import cli
 from ecosystem.errors import EcosystemError
+from ecosystem.metrics.limits import limits
+from ecosystem.report.charts.templates import scaled
 from ecosystem.report.findings import plus_minus
+from ecosystem.report.html import breakable
 from ecosystem.report.over_seeds import EMPTY, add_link, folder_over_seeds, link
+from ecosystem.report.run_charts import metric_title
 from ecosystem.runs.run import Run
 from ecosystem.studies.comparison.groups import Group, courses, differences, groups_of, open_runs, over_seeds, settings
 from ecosystem.studies.comparison.page import Comparison
 from ecosystem.studies.comparison.seeds import Seeds
+from ecosystem.studies.comparison.seeds_page import _charts
 from tests.conftest import tiny
 from tests.invented_runs import invent, scenario
 
@@ -147,11 +152,25 @@ def test_the_folder_of_a_scenario_has_a_report_over_its_seeds(runs, unrendered):
 
     row = only(pl.read_parquet(page.parent / "over_seeds.parquet"), **NAIVE, step=2)
     assert row["error"] == pytest.approx(np.std(noise, ddof=1) / math.sqrt(3))
-    assert plus_minus(row["mean"], row["error"], 3) in text
+    assert breakable(plus_minus(row["mean"], row["error"], 3)) in text
     effect = only(pl.read_parquet(page.parent / "contrasts.parquet"), metric="distinct_2", population="filtered")
     assert effect["seeds"] == 3 and effect["low"] <= effect["difference"] <= effect["high"]
     profile = pl.read_parquet(page.parent / "profile.parquet")
     assert set(profile["seed"]) == {1, 2, 3} and profile["definition"].n_unique() == 8
+
+
+def test_bands_and_axes_end_at_the_bounds_of_a_metric(runs):
+    """With two seeds, Student's intervals are 12.7 standard errors: far beyond what a share can be."""
+    group = Group("two", groups_of(runs[1])[0].runs[:2])
+    series = courses(group, 2).with_columns(value=pl.when(pl.col("seed") == 1).then(0.2).otherwise(0.9))
+    drawn = _charts(Seeds(group, 2, series, over_seeds(series)))
+    share = drawn["distinct_2"]
+    assert share.tables["means"].select(pl.col("low").min(), pl.col("high").max()).row(0) == (0, 1)
+    assert next(channel["scale"]["domain"] for channel in scaled(share.spec, "y")) == [0, 1]
+    assert share.spec["title"]["text"] == "Distinct 2-grams" == metric_title("distinct_2")
+    depth = drawn["depth"].tables["means"]
+    assert depth["low"].min() == 0 and depth["high"].max() > 4
+    assert limits("cross_entropy_change") == limits("of a plug-in") == (-math.inf, math.inf)
 
 
 def test_a_report_written_later_links_to_the_one_over_seeds(runs, tmp_path):
@@ -201,7 +220,7 @@ def test_mistakes_are_sentences(runs, which, sentence):
 def test_a_copy_of_a_run_is_refused(runs, tmp_path):
     _, first, _, _ = runs
     copy = invented(tmp_path, first[0].scenario, 1, 0.0)
-    with pytest.raises(EcosystemError, match="are the same run"):
+    with pytest.raises(EcosystemError, match="are runs of one scenario with seed 1"):
         groups_of(open_runs([first[0].path, copy.path]))
 
 
@@ -209,7 +228,7 @@ def test_lists_of_seeds():
     assert seeds_of("1-3,7, 9-9") == [1, 2, 3, 7, 9] and seeds_of("4") == [4]
     for text, part in (
         ("1,1", "repeated"),
-        ("3-1", "smaller one first"),
+        ("3-1", "give the smaller seed first, 1-3"),
         ("x", "write 1-8"),
         ("1-", "write 1-8"),
         ("", "write"),

@@ -182,7 +182,7 @@ def test_arms_wait_for_the_run_that_they_branch_from_and_read_it(tmp_path, proce
 
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(StoreError, match="choose another folder with --out"):
+    with pytest.raises(StoreError, match="choose another folder"):
         run_with(small_runs.study(tmp_path), tmp_path, tmp_path / "out", ExecutionOptions("serial"))
 
 

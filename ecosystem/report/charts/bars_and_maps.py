@@ -69,7 +69,7 @@ def stacked(
         .with_columns(end=pl.col("value").cum_sum().over("phase"))
         .with_columns(start=pl.col("end") - pl.col("value"))
     )
-    x = alt.X("start:Q", title=labels.axis, axis=alt.Axis(format="~s", tickCount=6))
+    x = alt.X("start:Q", title=labels.axis, axis=alt.Axis(format=",~f", tickCount=6))
     y = alt.Y("phase:N", sort=list(phases), title=None, axis=alt.Axis(labelFontSize=12, labelPadding=10))
     tooltip = ["phase:N", "population:N", alt.Tooltip("value:Q", title=labels.axis, format=labels.format)]
     legend = alt.Legend(orient="top", title=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -50,6 +51,7 @@ def over_steps(
     log: bool = False,
     domain: Sequence[float] | None = None,
     reach: bool = True,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Chart:
     """Draw a line over steps for each population, in its colour and named at its end.
 
@@ -58,6 +60,7 @@ def over_steps(
     lines, or for many trainers as the band from the first to the last decile. ``web``: step, value, error, label of the
     web. ``levels``: label, value of reference lines. ``laws``: population, law, step, value of closed forms, dashed.
     ``reach``: whether the axis reaches to all levels; otherwise the subtitle states those beyond the range of the rest.
+    ``limits``: the lowest and the highest possible value, where bands and a linear axis end.
     """
     tables = change_tables(theme, size[0])
     if levels is not None:
@@ -67,7 +70,7 @@ def over_steps(
         tables["deciles"] = _deciles(single)
     elif single is not None and frame["members"].max() != 1:
         tables["single"] = single
-    tables["means"] = _with_band(frame, log)
+    tables["means"] = _with_band(frame, log, limits)
     for name, table in (("web", web), ("laws", laws)):
         if table is not None:
             tables[name] = table
@@ -78,6 +81,8 @@ def over_steps(
         drawn.append(single["value"])
     values = [v for column in drawn for v in column if v is not None and (v > 0 or not log)]
     domain = list(domain) if domain else span(values, log)
+    if not log:
+        domain = [max(domain[0], limits[0]), min(domain[1], limits[1])]
     levels = None
     if "levels" in tables:
         inside = pl.lit(True) if reach else pl.col("value").is_between(domain[0], domain[1])
@@ -146,11 +151,12 @@ def _deciles(single: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_band(frame: pl.DataFrame, log: bool) -> pl.DataFrame:
+def _with_band(frame: pl.DataFrame, log: bool, limits: tuple[float, float]) -> pl.DataFrame:
     error = pl.col("error").fill_null(0.0).fill_nan(0.0)
     low = pl.col("value") - error
     low = pl.max_horizontal(low, pl.col("value") / 2) if log else low
-    return frame.with_columns(low=low, high=pl.col("value") + error)
+    low, high = (end.clip(*limits) for end in (low, pl.col("value") + error))
+    return frame.with_columns(low=low, high=high)
 
 
 def _population_layers(

@@ -145,7 +145,7 @@ class DataStatement:
 
 def first_line(part: object) -> str:
     """Return the first line of the documentation of a kind."""
-    return (inspect.getdoc(type(part)) or "").split("\n")[0].removesuffix(".")
+    return (inspect.getdoc(type(part)) or "").split("\n")[0].removesuffix(".").replace("``", "")
 
 
 def without_folders(path: str) -> str:
@@ -168,7 +168,7 @@ def _licence(source: Source) -> str:
         return source.licence
     if source.shipped:
         return source.shipped
-    return "not stated (`licence` of the source)" if source.origin() else "none: the documents are computed"
+    return "not stated by the source" if source.origin() else "none: the documents are computed"
 
 
 def _start(family: Family) -> str:

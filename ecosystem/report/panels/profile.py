@@ -11,10 +11,11 @@ import polars as pl
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.formats import counted
 from ecosystem.report.data import RunReportData
-from ecosystem.report.findings import LISTED, bold, listed, plus_minus, share, signed
+from ecosystem.report.findings import LISTED, listed, of_population, plus_minus, share, signed
 from ecosystem.report.html import Cell, Cells, Column, Table, tinted
 from ecosystem.report.profile import DEFINITIONS
 from ecosystem.report.profile.signals import SIGNALS
+from ecosystem.report.run_charts import metric_title
 
 NARROW = 5  # most populations or arms beside which a table says when each definition holds
 
@@ -103,10 +104,11 @@ def in_words(row: dict[str, Any]) -> str:
     definition = DEFINITIONS[row["definition"]]
     if row["holds"] is None:
         return f"Not measured: {definition.missing}."
-    value, error = row["statistic"], row["error"]
+    value, error, pattern = row["statistic"], row["error"], definition.statistic
+    if value < 0 and pattern.endswith("lost"):
+        value, pattern = -value, pattern.removesuffix("lost") + "gained"
     shown = share(value, error) if definition.is_share else plus_minus(value, error, 3, sign=True)
-    sentence = definition.statistic.format(metric=row["metric"], value=shown)
-    return f"{sentence[0].upper()}{sentence[1:]}." if not sentence.startswith(row["metric"]) else f"{sentence}."
+    return f"{pattern.format(metric=metric_title(row['metric']), value=shown)}."
 
 
 def _signals(data: RunReportData, population: str) -> Table:
@@ -134,8 +136,8 @@ def findings(data: RunReportData) -> list[str]:
     for population in data.populations[:LISTED]:
         judged = data.profile.filter(pl.col("population") == population).drop_nulls("holds")
         if judged.height:
-            parts.append(f"{bold(population)} by {int(judged['holds'].sum())} of {judged.height}")
+            parts.append(f"{of_population(population)} {int(judged['holds'].sum())} of {judged.height}")
     more = f" ({len(data.populations) - LISTED} more populations are below)" if len(data.populations) > LISTED else ""
     if not parts:
         return []
-    return [f"Of the definitions of collapse that could be tested, these hold: {listed(parts)}{more}."]
+    return [f"Definitions of collapse that hold, of those that could be tested: {listed(parts)}{more}."]

@@ -68,32 +68,32 @@ DEFINITIONS = {
     "variance": Definition(
         "Collapsing variance",
         "more than half of the variance, or of the effective number of words or types, is lost",
-        "by {metric}, {value} is lost",
+        "{metric}: {value} is lost",
         "no variance or diversity was measured",
     ),
     "scaling": Definition(
         "Change of the scaling law",
         "the slope of log risk over log size of the training set differs from that of the first step",
-        "the slope of ln {metric} over ln size has changed by {value}",
+        "{metric}: the slope of its logarithm over that of the size has changed by {value}",
         "no three populations differ only in the constant size of their training sets, fourfold at least",
         is_share=False,
     ),
     "modes": Definition(
         "Modes lost",
         "more than half of the most frequent tenth of the words or types is lost",
-        "by {metric}, {value} of the frequent ones are lost",
+        "{metric}: {value} of the frequent ones are lost",
         "no frequent words or types were counted",
     ),
     "tails": Definition(
         "Tails lost",
         "more than half of the rare words or types is lost",
-        "by {metric}, {value} of the rare ones are lost",
+        "{metric}: {value} of the rare ones are lost",
         "no rare words or types were counted, or there were none at the first step",
     ),
     "hallucinated": Definition(
         "Hallucinated data",
         "more than 5 % of the texts are less probable under the initial weights than 99 % of human text",
-        "by {metric}, {value} of the texts are less probable than 99 % of human text",
+        "{metric}: {value} of the texts are less probable than 99 % of human text",
         "texts were not scored by pre-trained initial weights",
     ),
 }

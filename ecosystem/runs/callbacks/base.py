@@ -132,13 +132,17 @@ def made(callbacks: Iterable[str | Callback]) -> list[tuple[str, Callback]]:
 
     Raises EcosystemError for an unknown name, one whose package is missing, and objects that are no callbacks.
     """
+    if isinstance(callbacks, str) or not isinstance(callbacks, Iterable):
+        raise EcosystemError(
+            f'callbacks: give a list of names or objects, such as ["tensorboard"], not {callbacks!r:.80}.'
+        )
     chosen: dict[str, Callback] = {}
     for callback in callbacks:
         if isinstance(callback, str):
             if callback not in chosen:
                 chosen[callback] = _from_name(callback)
         elif isinstance(callback, Callback) and not isinstance(callback, type):
-            chosen[f"{type(callback).__name__} {len(chosen) + 1}"] = callback
+            chosen[f"{len(chosen) + 1} ({type(callback).__name__})"] = callback
         else:
             raise EcosystemError(
                 f"callbacks: {callback!r:.80} is neither a name nor an object with the methods begin, step and end."

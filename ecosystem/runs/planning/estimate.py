@@ -26,10 +26,11 @@ from ecosystem.scenario.consistency import unused_settings
 from ecosystem.scenario.entries.trainers import TrainerSpec
 from ecosystem.scenario.inputs import OpenedSources, downloads, initial_documents, omissions, shortage
 from ecosystem.scenario.scenario import Scenario
+from ecosystem.sources.files import TextSource
 
 TOKENS_PER_EXAMPLE = 70  # text and one choice of a downstream task
 CHOICES = 4  # per example, at most
-TOKENS_PER_DOCUMENT = 90  # about the mean of python_docs with a vocabulary of 1,024; assumed for every source
+TOKENS_PER_DOCUMENT = 90  # about the mean of python_docs with a vocabulary of 1,024; assumed of all but texts of users
 TOKENS_PER_WORD = 2.3  # mean of python_docs with a vocabulary of 1,024
 # Shares of the matrix-product rate that training and generation reach (gpt2-nano and gpt2-micro, two CPU cores).
 TRAINING_SHARE, GENERATION_SHARE = 0.35, 0.25
@@ -77,7 +78,7 @@ class Plan:
         missing = [*shortage(scenario, documents), *omissions(scenario, sources)] if done < 0 else []
         scenario = _with_initial_documents(scenario, documents)
         notes = _notes(scenario) + _refusals(scenario, sources) + downloads(scenario, base) + missing
-        rate = matrix_rate(machine)
+        rate, length = matrix_rate(machine), _tokens_per_document(scenario, sources)
         pretrain = train = generate = for_tasks = 0
         foundation = 0.0
         unknown = []
@@ -92,7 +93,7 @@ class Plan:
             if family.modality != "text":
                 seconds += 0.001 * left * sum(trainer.count for trainer in trainers)
                 continue  # such documents have no tokens
-            tokens = [_trainer_tokens(trainer, scenario, done) for trainer in trainers]
+            tokens = [_trainer_tokens(trainer, scenario, done, length) for trainer in trainers]
             tokens.append((0, _assisted_tokens(name, scenario, done)))
             model_train, model_generate = sum(t for t, _ in tokens), sum(g for _, g in tokens)
             train, generate = train + model_train, generate + model_generate
@@ -138,7 +139,7 @@ class Plan:
 
     def text(self) -> str:
         """Return the plan as a few lines of text."""
-        tokens = f"{self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate"
+        tokens = f"about {self.tokens_to_train:,} to train, up to {self.tokens_to_generate:,} to generate"
         if self.tokens_for_tasks:
             tokens += f", about {self.tokens_for_tasks:,} for downstream tasks"
         pretraining = f"{self.tokens_to_pretrain:,} to pre-train the foundation, " if self.tokens_to_pretrain else ""
@@ -265,12 +266,27 @@ def _refused(sample: pl.DataFrame, rules: list[Rule]) -> tuple[int, str]:
     return sample.height - first_reason(sample, rules).null_count(), ", ".join(examples)
 
 
-def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> tuple[int, int]:
-    """Return the tokens that a population trains on, and generates at most, in the steps after ``done``."""
+def _tokens_per_document(scenario: Scenario, sources: OpenedSources) -> float:
+    """Estimate the mean length of the initial documents, from the first of them if they are texts of a user."""
+    initial = scenario.web.initial
+    if initial is None or not isinstance(scenario.sources[initial.source], TextSource):
+        return TOKENS_PER_DOCUMENT
+    reservoir = sources[initial.source]
+    if reservoir is None or not reservoir.size:
+        return TOKENS_PER_DOCUMENT
+    words = features(reservoir.rows(np.arange(min(_SAMPLE, reservoir.size))))["words"]
+    return max(1.0, float(words.to_numpy().mean()) * TOKENS_PER_WORD)
+
+
+def _trainer_tokens(trainer: TrainerSpec, scenario: Scenario, done: int, length: float) -> tuple[int, int]:
+    """Return the tokens that a population trains on, and generates at most, in the steps after ``done``.
+
+    ``length``: tokens of a document.
+    """
     before, end = max(0, done), scenario.steps
     fits = _times(end - trainer.offset, trainer.every) - _times(before - trainer.offset, trainer.every)
     budget = trainer.budget if scenario.models[trainer.model].uses_budget else Budget(epochs=1.0)
-    per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before))
+    per_fit = budget.tokens or round((budget.epochs or 1.0) * _selected_tokens(trainer, scenario, before, length))
     published = trainer.publish * trainer.mean_activity(scenario.steps)
     generated = round(published + scenario.measure.synthetic) * trainer.decoding.max_tokens * max(0, end - before)
     return trainer.count * fits * per_fit, trainer.count * generated
@@ -293,13 +309,13 @@ def _times(steps: int, every: int) -> int:
     return max(0, math.ceil(steps / every))
 
 
-def _selected_tokens(trainer: TrainerSpec, scenario: Scenario, done: int) -> float:
+def _selected_tokens(trainer: TrainerSpec, scenario: Scenario, done: int, length: float) -> float:
     """Estimate the tokens of a training set, if filters refuse no more than their limits require."""
-    tokens = float(min(trainer.scrape.docs, _reachable_documents(trainer, scenario, done)) * TOKENS_PER_DOCUMENT)
+    tokens = float(min(trainer.scrape.docs, _reachable_documents(trainer, scenario, done)) * length)
     for name in trainer.select:
         if isinstance(policy := scenario.policies[name], Filter):
             if policy.most_documents is not None:
-                tokens = min(tokens, TOKENS_PER_DOCUMENT * policy.most_documents)
+                tokens = min(tokens, length * policy.most_documents)
             if policy.most_words is not None:
                 tokens = min(tokens, TOKENS_PER_WORD * policy.most_words)
     return tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import polars as pl
 from markupsafe import Markup
 
 from ecosystem.formats import counted
+from ecosystem.metrics.limits import limits
 from ecosystem.report import charts, publish
-from ecosystem.report.charts import ChartLabels, ChartTheme
+from ecosystem.report.charts import ChartTheme
 from ecosystem.report.html import Figure, Source, Table, environment, render, tinted
 from ecosystem.report.over_seeds import add_link
 from ecosystem.report.panels.profile import conditions
-from ecosystem.report.run_charts import metric_title
+from ecosystem.report.run_charts import metric_labels
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
 from ecosystem.studies.comparison.seeds import Seeds
@@ -183,15 +184,17 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         frame = part.select(
             population="group", step="step", value="mean", error=(pl.col("high") - pl.col("low")) / 2, members="seeds"
         ).sort("step", maintain_order=True)
-        title = f"{of}: {metric_title(str(metric))}"
         shown = "mean over seeds; bands: 95 % interval of the mean; thin lines: single seeds"
-        labels = ChartLabels(title, shown, str(metric), ".3~g", "half of the 95 % interval", "seeds")
+        labels, log = metric_labels(str(metric), shown)
+        labels = replace(labels, title=f"{of}: {labels.title}")
         scope = part["scope"][0]
         single = every.filter(pl.col("scope") == scope, pl.col("of") == of, pl.col("metric") == metric)
         single = single.select(
             "step", "value", "error", population="group", trainer=pl.format("{}, seed {}", "group", "seed")
         )
-        drawn[f"{metric}_{str(of).replace('/', '_')}"] = charts.over_steps(frame, theme, labels, single=single)
+        drawn[f"{metric}_{str(of).replace('/', '_')}"] = charts.over_steps(
+            frame, theme, labels, single=single, log=log, limits=limits(str(metric))
+        )
     return drawn
 
 

@@ -12,14 +12,14 @@ import polars as pl
 from markupsafe import Markup
 
 from ecosystem.formats import counted
-from ecosystem.metrics.catalogue import definitions
-from ecosystem.report import charts, publish, run_charts
+from ecosystem.metrics.limits import limits
+from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.report.findings import bold, listed, plus_minus, share, signed
 from ecosystem.report.html import Cell, Cells, Column, Figure, Source, Table, environment, hue, render, tinted
 from ecosystem.report.panels.contrasts import size_cell
 from ecosystem.report.panels.profile import conditions
-from ecosystem.report.run_charts import metric_title
+from ecosystem.report.run_charts import metric_labels, metric_title, metric_unit
 from ecosystem.report.sections import record_section
 from ecosystem.report.tables import FINAL
 from ecosystem.runs.store import Store
@@ -129,21 +129,17 @@ def _findings(seeds: Seeds, contrasts: Sequence[Effect]) -> list[str]:
     for effect in [effect for effect in contrasts if effect.measure == first][:QUOTED]:
         size = f"g = {signed(effect.size.mean, 1)}, " if effect.size else ""
         sentences.append(
-            f"{_title(first)}: {bold(effect.arm)} minus {bold(seeds.populations[0])} is "
-            f"{' '.join([_difference(effect), _unit(first)]).rstrip()} (95 % interval {_ends(effect)}; {size}"
-            f"p = {effect.holm:.2g}; paired over {counted(effect.seeds, 'seed')})."
+            f"{metric_title(first)}: {bold(effect.arm)} minus {bold(seeds.populations[0])} is "
+            f"{' '.join([_difference(effect), metric_unit(first)]).rstrip()} (95 % interval {_ends(effect)}; {size}"
+            f"{_p(effect)}; paired over {counted(effect.seeds, 'seed')})."
         )
     return sentences
 
 
-def _title(metric: str) -> str:
-    quality = run_charts.QUALITY.get(metric)
-    return quality[0] if quality else metric_title(metric)
-
-
-def _unit(metric: str) -> str:
-    definition = definitions().get(metric)
-    return "" if definition is None or definition.unit == "1" else definition.unit
+def _p(effect: Effect) -> str:
+    """State the p-value, with Holm's correction where that changes it; the interval has none."""
+    corrected = f", {effect.holm:.2g} after Holm's correction" if effect.holm != effect.p else ""
+    return f"p = {effect.p:.2g}{corrected}"
 
 
 def _difference(effect: Effect) -> str:
@@ -164,15 +160,12 @@ def _charts(seeds: Seeds) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     moving = seeds.series.filter(pl.col("value") != 0)["metric"].unique().to_list()
     for metric in [metric for metric in seeds.metrics if metric in moving][:CHARTS]:
-        _, axis, form, log = run_charts.QUALITY.get(metric) or ("", "", ".3~g", False)
-        axis = axis if log else _unit(metric)
-        labels = ChartLabels(_title(metric), _SHOWN, axis, form, "half of the 95 % interval", "seeds")
+        labels, log = metric_labels(metric, _SHOWN)
         drawn[metric] = _over_steps(seeds, metric, theme, labels, laws=seeds.readers[0].laws(metric), log=log)
         if drawn[metric] is None:
             drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="community")
     for metric in CONTAMINATION:
-        known = run_charts.CONTAMINATION[metric]
-        labels = ChartLabels(known.title, _SHOWN, known.axis, known.format, "half of the 95 % interval", "seeds")
+        labels, _ = metric_labels(metric, _SHOWN)
         web = seeds.web(metric).with_columns(label=pl.lit("web"))
         drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="training_set", web=web)
     return {name: chart for name, chart in drawn.items() if chart is not None}
@@ -189,7 +182,7 @@ def _over_steps(
     means = seeds.over_seeds_of(single)
     if means.is_empty() and more.get("web", means).is_empty():
         return None
-    return charts.over_steps(means, theme, labels, single=single, **more)
+    return charts.over_steps(means, theme, labels, single=single, limits=limits(metric), **more)
 
 
 def _final(seeds: Seeds) -> Table | None:
@@ -197,7 +190,7 @@ def _final(seeds: Seeds) -> Table | None:
     shown = [m for m in ("cross_entropy", *FINAL) if m in seeds.metrics] or seeds.metrics
     shown = shown[:COLUMNS]
     head: list[Column | str] = [Column("population")]
-    head += [FINAL[m][0] if m in FINAL else Column(_title(m), _unit(m)) for m in shown]
+    head += [FINAL[m][0] if m in FINAL else Column(metric_title(m), metric_unit(m)) for m in shown]
     head += [Column("synthetic share", "of the training set"), Column("depth", "of the training set")]
     rows: list[Cells] = []
     for of in seeds.populations:
@@ -220,7 +213,7 @@ def _estimate(seeds: Seeds, value: tuple[float, float | None, int] | None, digit
 def _contrasts(seeds: Seeds, contrasts: Sequence[Effect]) -> Table | None:
     rows: list[Cells] = [
         [
-            _title(effect.measure),
+            metric_title(effect.measure),
             tinted(seeds.populations, effect.arm),
             Cell(_difference(effect), bold=effect.paired.significant),
             _ends(effect),
