@@ -403,7 +403,7 @@ def test_contamination_is_told_with_its_direction():
     of_web, of_sets = findings.contamination(web(0, 0.8), ["a", "b"])
     assert of_web.startswith("Between steps 0 and 4") and f"rose from 0{nbsp}% to 80{nbsp}%" in of_web
     assert "2.5 model hops from human data" in of_web
-    assert of_sets.endswith(f" population **a** 25{nbsp}% and population **b** 75{nbsp}%.")
+    assert of_sets.endswith(f": 25{nbsp}% for population **a** and 75{nbsp}% for population **b**.")
     assert f"fell from 80{nbsp}% to 12{nbsp}%" in findings.contamination(web(0.8, 0.12), [])[0]
     assert f"stayed at 50{nbsp}%" in findings.contamination(web(0.5, 0.5), [])[0]
 

@@ -99,7 +99,7 @@ def contamination(metrics: pl.DataFrame, populations: Sequence[str], calendar: C
     for population in populations:
         last_set = summaries.at(trained, population)
         if last_set is not None:
-            parts.append((last_set[0], f"{of_population(population)} {percent(last_set[0])}"))
+            parts.append((last_set[0], f"{percent(last_set[0])} for {of_population(population)}"))
     if 0 < len(parts) <= LISTED:
         sets = "share of the last training set" if len(parts) == 1 else "shares of the last training sets"
         lines.append(f"Synthetic {sets}: {listed([text for _, text in parts])}.")

@@ -136,7 +136,7 @@ def findings(data: RunReportData) -> list[str]:
     for population in data.populations[:LISTED]:
         judged = data.profile.filter(pl.col("population") == population).drop_nulls("holds")
         if judged.height:
-            parts.append(f"{of_population(population)} {int(judged['holds'].sum())} of {judged.height}")
+            parts.append(f"{int(judged['holds'].sum())} of {judged.height} for {of_population(population)}")
     more = f" ({len(data.populations) - LISTED} more populations are below)" if len(data.populations) > LISTED else ""
     if not parts:
         return []
