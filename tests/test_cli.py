@@ -372,7 +372,7 @@ def test_show_reads_what_was_published_and_names_the_authors(first, place):
 def test_every_listing_is_text_and_json(what):
     text, data = inside(ROOT, "list", what), inside(ROOT, "list", what, "--json")
     entries = json.loads(data.stdout)
-    assert len(entries) >= (1 if what in ("scaling_laws", "fits") else 4)
+    assert len(entries) >= (1 if what in ("scaling_laws", "fits", "stories") else 4)
     assert all(entry["name"] in text.stdout and entry["about"] for entry in entries)
     if what in ("policies", "sources", "models"):
         undescribed = [

@@ -139,11 +139,11 @@ def _unwritable(path: Path, error: Exception) -> StoreError:
     if is_full_disk(error) or number == errno.EFBIG:
         remedy = "Free some space and run the same command again; it continues after the last committed step"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
-        remedy = "Choose another folder, or change its permissions"
+        remedy = "Choose another folder (for runs: --out), or change its permissions"
     elif number == errno.ENAMETOOLONG:
         remedy = "Choose a shorter name, or a shorter folder"
     elif number in (errno.ENOTDIR, errno.EEXIST):
-        remedy = "There is a file where a folder is needed; choose another folder"
+        remedy = "There is a file where a folder is needed; choose another folder (for runs: --out)"
     return StoreError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}). {remedy}.")
 
 
