@@ -138,3 +138,14 @@ def constants_allowed() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
         yield
+
+
+def paired_comparison(x: Floats, y: Floats) -> tuple[Interval, Interval | None]:
+    """Return Student's interval of x - y over two pairs or more, [pairs] each, and the effect size of the pairs."""
+    differences = paired_difference(x, y)
+    return mean_interval(differences), paired_size(differences)
+
+
+def independent_comparison(x: Floats, y: Floats) -> tuple[Interval, Interval | None]:
+    """Return Welch's interval of the difference of two means, [n] and [m] values, and the effect size."""
+    return welch_interval(x, y), independent_size(x, y)

@@ -11,14 +11,7 @@ import numpy as np
 import polars as pl
 
 from ecosystem.formats import significant
-from ecosystem.metrics.intervals import (
-    Interval,
-    independent_size,
-    mean_interval,
-    paired_difference,
-    paired_size,
-    welch_interval,
-)
+from ecosystem.metrics.intervals import Interval, independent_comparison, paired_comparison
 from ecosystem.report import run_charts, summaries
 from ecosystem.report.data import RunReportData
 from ecosystem.report.findings import signed
@@ -82,12 +75,12 @@ def _difference(of: pl.DataFrame, base: pl.DataFrame, *, paired: bool) -> tuple[
         both = of.join(base, on="number", suffix="_base").sort("number")
         if both.height < 2:
             return None
-        differences = paired_difference(both["value"].to_numpy(), both["value_base"].to_numpy())
-        return mean_interval(differences), paired_size(differences), f"{both.height} pairs"
+        pairs = paired_comparison(both["value"].to_numpy(), both["value_base"].to_numpy())
+        return *pairs, f"{both.height} pairs"
     a, b = (np.asarray(rows["value"], dtype=np.float64) for rows in (of, base))
     if min(a.size, b.size) < 2:
         return None
-    return welch_interval(a, b), independent_size(a, b), f"{a.size} and {b.size}"
+    return *independent_comparison(a, b), f"{a.size} and {b.size}"
 
 
 def size_cell(size: Interval | None) -> Cell:

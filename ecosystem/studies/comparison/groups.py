@@ -13,15 +13,7 @@ import polars as pl
 
 from ecosystem.errors import EcosystemError, ScenarioError
 from ecosystem.metrics.estimates import error_of_mean
-from ecosystem.metrics.intervals import (
-    LEVEL,
-    Interval,
-    independent_size,
-    mean_interval,
-    paired_difference,
-    paired_size,
-    welch_interval,
-)
+from ecosystem.metrics.intervals import LEVEL, Interval, independent_comparison, paired_comparison
 from ecosystem.runs.run import Run
 from ecosystem.scenario.scenario import Scenario
 
@@ -167,11 +159,10 @@ def _difference(values: pl.DataFrame, base: pl.DataFrame) -> tuple[Interval, Int
     """Return the interval of a difference, its effect size, the number of seeds of both, and how they were found."""
     common = values.join(base, on="seed", suffix="_base").sort("seed")
     if common.height > 1:
-        differences = paired_difference(*_arrays(common, "value", "value_base"))
-        return mean_interval(differences), paired_size(differences), common.height, "paired seeds"
+        return *paired_comparison(*_arrays(common, "value", "value_base")), common.height, "paired seeds"
     if values.height > 1 and base.height > 1:
         a, b = values["value"].to_numpy(), base["value"].to_numpy()
-        return welch_interval(a, b), independent_size(a, b), min(a.size, b.size), "independent seeds"
+        return *independent_comparison(a, b), min(a.size, b.size), "independent seeds"
     difference = float(values["value"].mean()) - float(base["value"].mean())  # type: ignore[arg-type]
     errors = [float(frame["error"].mean() or 0.0) for frame in (values, base)]  # type: ignore[arg-type]
     half = _NORMAL * math.hypot(*errors)

@@ -21,7 +21,7 @@ from ecosystem.report.run_charts import metric_labels
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
 from ecosystem.studies.comparison.seeds import Seeds
-from ecosystem.studies.comparison.seeds_page import write_seeds
+from ecosystem.studies.comparison.seeds_page import SHOWN, write_seeds
 from ecosystem.studies.report.pages import PAGES as STUDY_PAGES
 from ecosystem.studies.report.profile import profile_part
 from ecosystem.studies.results import write_table
@@ -184,8 +184,7 @@ def _charts(comparison: Comparison) -> dict[str, Any]:
         frame = part.select(
             population="group", step="step", value="mean", error=(pl.col("high") - pl.col("low")) / 2, members="seeds"
         ).sort("step", maintain_order=True)
-        shown = "mean over seeds; bands: 95 % interval of the mean; thin lines: single seeds"
-        labels, log = metric_labels(str(metric), shown)
+        labels, log = metric_labels(str(metric), SHOWN)
         labels = replace(labels, title=f"{of}: {labels.title}")
         scope = part["scope"][0]
         single = every.filter(pl.col("scope") == scope, pl.col("of") == of, pl.col("metric") == metric)

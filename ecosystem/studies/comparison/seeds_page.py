@@ -35,7 +35,7 @@ CHARTS = 12  # at most, of metrics of models
 COLUMNS = 12  # at most, of the table of final figures
 QUOTED = 3  # populations that are compared with the first in a sentence, at most
 _POPULATIONS = 24  # above this many, their comparisons are those of the first metric alone
-_SHOWN = "mean over seeds; bands: 95 % interval of the mean; thin lines: single seeds"
+SHOWN = "mean over seeds; bands: 95 % interval of the mean; thin lines: single seeds"
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ def _charts(seeds: Seeds) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     moving = seeds.series.filter(pl.col("value") != 0)["metric"].unique().to_list()
     for metric in [metric for metric in seeds.metrics if metric in moving][:CHARTS]:
-        labels, log = metric_labels(metric, _SHOWN)
+        labels, log = metric_labels(metric, SHOWN)
         drawn[metric] = _over_steps(seeds, metric, theme, labels, laws=seeds.readers[0].laws(metric), log=log)
         if drawn[metric] is None:
             drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="community")
     for metric in CONTAMINATION:
-        labels, _ = metric_labels(metric, _SHOWN)
+        labels, _ = metric_labels(metric, SHOWN)
         web = seeds.web(metric).with_columns(label=pl.lit("web"))
         drawn[metric] = _over_steps(seeds, metric, theme, labels, scope="training_set", web=web)
     return {name: chart for name, chart in drawn.items() if chart is not None}
