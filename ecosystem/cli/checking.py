@@ -142,7 +142,6 @@ def _question(
     file: Path, kind: FileKind, variant: str | None, values: Mapping[str, Any]
 ) -> tuple[str, list[Scenario], Path]:
     """Return the summary, the scenarios and the folder of a study, frontier, fit or story file."""
-    from ecosystem.app.teaching.story import load
     from ecosystem.errors import ScenarioError
     from ecosystem.fitting.spec.fit import Fit
     from ecosystem.formats import counted
@@ -156,6 +155,8 @@ def _question(
     if kind == "story":
         if values:
             raise ScenarioError(f"{file}: is a story; --set applies to scenarios, studies, frontiers and fits.")
+        from ecosystem.app.teaching.story import load
+
         staged = load(file)
         return counted(len(staged.story.scenes), "scene"), [staged.scenario], staged.base
     question = (Study if kind == "study" else Frontier).load(file).with_settings(values)

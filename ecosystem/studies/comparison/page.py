@@ -14,16 +14,14 @@ from ecosystem.formats import counted
 from ecosystem.metrics.limits import limits
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartTheme
-from ecosystem.report.html import Figure, Source, Table, environment, render, tinted
+from ecosystem.report.html import Figure, Source, Table, environment, tinted
 from ecosystem.report.over_seeds import add_link
-from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_labels
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.groups import Group, courses, differences, over_seeds, settings
 from ecosystem.studies.comparison.seeds import Seeds
 from ecosystem.studies.comparison.seeds_page import SHOWN, write_seeds
-from ecosystem.studies.report.pages import PAGES as STUDY_PAGES
-from ecosystem.studies.report.profile import profile_part
+from ecosystem.studies.report.profile import profile_part, profile_section
 from ecosystem.studies.results import write_table
 
 PAGES = environment(Path(__file__).with_name("templates"))
@@ -167,7 +165,7 @@ def _profile(comparison: Comparison, names: Sequence[str]) -> Markup:
         profile_part(of, every.filter(population=of), moved.filter(population=of), names, calendar, "runs")
         for of in every["population"].unique(maintain_order=True)
     ]
-    return render("study/profile.html", STUDY_PAGES, parts=parts, conditions=conditions(len(names)), arms="scenario")
+    return profile_section(parts, len(names), "scenario")
 
 
 def _charts(comparison: Comparison) -> dict[str, Any]:

@@ -16,16 +16,14 @@ from ecosystem.metrics.limits import limits
 from ecosystem.report import charts, publish
 from ecosystem.report.charts import ChartLabels, ChartTheme
 from ecosystem.report.findings import bold, listed, plus_minus, share, signed
-from ecosystem.report.html import Cell, Cells, Column, Figure, Source, Table, environment, hue, render, tinted
+from ecosystem.report.html import Cell, Cells, Column, Figure, Source, Table, environment, hue, tinted
 from ecosystem.report.panels.contrasts import size_cell
-from ecosystem.report.panels.profile import conditions
 from ecosystem.report.run_charts import metric_labels, metric_title, metric_unit
 from ecosystem.report.sections import record_section
 from ecosystem.report.tables import FINAL
 from ecosystem.runs.store import Store
 from ecosystem.studies.comparison.seeds import CONTAMINATION, Seeds
-from ecosystem.studies.report.pages import PAGES as STUDY_PAGES
-from ecosystem.studies.report.profile import profile_part
+from ecosystem.studies.report.profile import profile_part, profile_section
 from ecosystem.studies.results import write_table
 from ecosystem.studies.statistics import Effect
 
@@ -249,9 +247,7 @@ def _profile(seeds: Seeds) -> Markup | None:
         seeds.group.scenario.calendar,
         "population",
     )
-    return render(
-        "study/profile.html", STUDY_PAGES, parts=[part], conditions=conditions(len(seeds.populations)), arms=""
-    )
+    return profile_section([part], len(seeds.populations))
 
 
 def _every(seeds: Seeds) -> Table:

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
 from ecosystem.calendar import Calendar, step_name
 from ecosystem.metrics.estimates import wilson_interval
 from ecosystem.metrics.intervals import standardised, standardised_interval
-from ecosystem.report.html import Cell, Cells, Column, Table, tinted
-from ecosystem.report.panels.profile import definitions, in_order
+from ecosystem.report.html import Cell, Cells, Column, Table, render, tinted
+from ecosystem.report.panels.profile import conditions, definitions, in_order
 from ecosystem.report.profile import DEFINITIONS
 from ecosystem.report.profile.signals import SIGNALS, ordered
+from ecosystem.studies.report.pages import PAGES
 from ecosystem.studies.results import Results
 from ecosystem.studies.spec.measure import WEB
 from ecosystem.studies.statistics import holm, p_value
@@ -48,6 +50,11 @@ class ProfilePart:
     shares: Table
     order: Table | None
     effects: Sequence[tuple[Cell, Table]]
+
+
+def profile_section(parts: Sequence[ProfilePart], columns: int, arms: str = "") -> Markup:
+    """Return the parts as HTML, with what every definition demands; ``arms`` names the ``columns`` in the text."""
+    return render("study/profile.html", PAGES, parts=parts, conditions=conditions(columns), arms=arms)
 
 
 def profile_parts(results: Results, arms: list[str]) -> list[ProfilePart]:
